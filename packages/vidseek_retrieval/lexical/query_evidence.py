@@ -16,7 +16,7 @@ from vidseek_retrieval.lexical.joint_words import JointWords, WordKey, joint_que
 from vidseek_retrieval.lexical.phrases import Text, have_phrase
 from vidseek_retrieval.lexical.query_text import QueryText
 from vidseek_retrieval.lexical.spelling import Spelling, segments_in
-from vidseek_retrieval.lexical.word_index import CollectionWords, Rarities
+from vidseek_retrieval.lexical.word_index import ClipWords, CollectionWords, Rarities
 from vidseek_retrieval.lexical.word_odds import QueryWord, clip_odds
 from vidseek_retrieval.lexical.word_parts import plain, run_parts
 from vidseek_retrieval.search.filters import Condition
@@ -70,6 +70,7 @@ class EvidenceReader:
     ) -> None:
         self._collection, self._query, self._weights, self._rarities = collection, query, weights, rarities
         self._encoder = encoder_of(collection.metadata.settings.language)
+        self._clip_words = ClipWords(collection)
         self._vectors = {
             name: vector for name, vector in evidence_vectors().items()
             if name in fields and weights.get(name) and collection.metadata.has(vector.name)
@@ -99,7 +100,7 @@ class EvidenceReader:
     def _odds(self, conditions: Sequence[Condition]) -> dict[str, float]:
         """Return the odds of clips: the sum over the fields, or those of all fields as one text where they are higher."""
         indexes = {
-            name: CollectionWords(self._collection, vector.name, self._rarities, conditions)
+            name: CollectionWords(self._collection, vector.name, self._rarities, self._clip_words, conditions)
             for name, vector in self._vectors.items() if any(word.indices for word in self._words[name].values())
         }
         odds: dict[str, float] = defaultdict(float)

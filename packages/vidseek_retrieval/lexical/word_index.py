@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from vidseek_retrieval.index.backend import Collection
-from vidseek_retrieval.index.values import SparseVector
+from vidseek_retrieval.index.values import SparseVector, Value
 from vidseek_retrieval.search.filters import Condition
 from vidseek_retrieval.search.moments import RankedClip
 
@@ -95,6 +95,33 @@ def _idf(score: float, vector: object, word: int) -> float | None:
     return score / weight if weight else None
 
 
+class ClipWords:
+    """The words of a collection's clips in all fields: each clip is read once.
+
+    Args:
+        collection: The collection.
+    """
+
+    def __init__(self, collection: Collection) -> None:
+        self._collection = collection
+        self._known: dict[str, Mapping[str, Value]] = {}
+
+    def of(self, clip_ids: Sequence[str], using: str) -> dict[str, frozenset[int]]:
+        """Return the words of clips by clip_id.
+
+        Args:
+            clip_ids: The clips; those without words of the field are left out.
+            using: Name of the field's sparse vector.
+        """
+        missing = [clip_id for clip_id in clip_ids if clip_id not in self._known]
+        if missing:
+            self._known.update({point.clip_id: point.vectors for point in self._collection.points(missing)})
+        found = {clip_id: self._known[clip_id].get(using) for clip_id in clip_ids if clip_id in self._known}
+        return {
+            clip_id: frozenset(value.indices) for clip_id, value in found.items() if isinstance(value, SparseVector)
+        }
+
+
 class CollectionWords:
     """The words of a published collection: a `WordIndex`.
 
@@ -102,15 +129,18 @@ class CollectionWords:
         collection: The collection.
         using: Name of the sparse vector.
         rarities: Shared by all searches.
+        clip_words: Shared by the fields of one query.
         conditions: Filters that ranked clips must meet.
     """
 
     def __init__(
-        self, collection: Collection, using: str, rarities: Rarities, conditions: Sequence[Condition] = ()
+        self, collection: Collection, using: str, rarities: Rarities, clip_words: ClipWords,
+        conditions: Sequence[Condition] = (),
     ) -> None:
         self._collection = collection
         self._using = using
         self._rarities = rarities
+        self._clip_words = clip_words
         self._conditions = conditions
 
     @property
@@ -136,7 +166,4 @@ class CollectionWords:
 
     def words_of(self, clip_ids: Sequence[str]) -> dict[str, frozenset[int]]:
         """Return the words of clips by clip_id."""
-        found = {point.clip_id: point.vectors.get(self._using) for point in self._collection.points(clip_ids)}
-        return {
-            clip_id: frozenset(value.indices) for clip_id, value in found.items() if isinstance(value, SparseVector)
-        }
+        return self._clip_words.of(clip_ids, self._using)

@@ -43,7 +43,7 @@ from vidseek_retrieval.index.qdrant.requests import (
     request,
     require_version,
 )
-from vidseek_retrieval.index.qdrant.video_rows import SUFFIX, row_structs, rows_hash
+from vidseek_retrieval.index.qdrant.video_rows import row_structs, rows_hash, rows_of
 from vidseek_retrieval.settings import ServerSettings
 
 STATE = "vidseek-state"
@@ -218,7 +218,7 @@ class QdrantBackend:
         rows = ""
         if videos is not None and is_numbered:
             builder.create_rows(stored_as)
-            builder.load(f"{stored_as}{SUFFIX}", row_structs(videos, FIRST), limits)
+            builder.load(rows_of(stored_as), row_structs(videos, FIRST), limits)
             rows = rows_hash(videos)
         builder.optimise(stored_as)
         builds = Builds(name, {metadata.name: Build(FIRST, metadata.to_json(), rows)}, is_numbered=is_numbered)

@@ -124,7 +124,7 @@ class BuildReader:
     def digests(self, video_ids: Sequence[str]) -> dict[str, str]:
         """Return what is noted of the content of each point of some videos, by clip id."""
         found = {}
-        for ids in (part for some in _chunks(list(video_ids), IDS) for part in self.limits.split(some)):
+        for ids in self.limits.split(video_ids, most=IDS):
             of_videos = models.FieldCondition(key="video_id", match=models.MatchAny(any=list(ids)))
             for records in self._pages(10 * IDS, Where(must=[of_videos]), with_payload=[CLIP, DIGEST]):
                 found.update({_clip_of(each): str((each.payload or {}).get(DIGEST, "")) for each in records})
@@ -150,7 +150,7 @@ class BuildReader:
             each for each in records if CLIP not in (each.payload or {}) and shows(self.number, each.payload or {})
         ]
         missing = sorted(set(clip_ids) - {str(each.id) for each in found})
-        for ids in (part for some in _chunks(missing if self.number else [], IDS) for part in self.limits.split(some)):
+        for ids in self.limits.split(missing if self.number else [], most=IDS):
             of_clips = models.FieldCondition(key=CLIP, match=models.MatchAny(any=list(ids)))
             pages = self._pages(IDS, Where(must=[of_clips]), with_payload=with_payload, with_vectors=with_vectors)
             found += [each for page in pages for each in page]

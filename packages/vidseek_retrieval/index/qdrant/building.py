@@ -19,7 +19,7 @@ from vidseek_retrieval.index.qdrant.limits import Limits
 from vidseek_retrieval.index.qdrant.lock import BuilderLock
 from vidseek_retrieval.index.qdrant.records import vectors_of
 from vidseek_retrieval.index.qdrant.requests import UNREACHABLE_REMEDY, ServerRefused, request
-from vidseek_retrieval.index.qdrant.video_rows import ROW_INDEXES, SUFFIX
+from vidseek_retrieval.index.qdrant.video_rows import ROW_INDEXES, rows_of
 from vidseek_retrieval.settings import ServerSettings
 from vidseek_retrieval.vectors.registry import FieldKind, index_vector
 
@@ -87,8 +87,8 @@ class ServerBuilder:
         Args:
             stored_as: Name of the collection that they are of.
         """
-        self._create_once(f"{stored_as}{SUFFIX}", vectors_config={})
-        self._index(f"{stored_as}{SUFFIX}", ROW_INDEXES)
+        self._create_once(rows_of(stored_as), vectors_config={})
+        self._index(rows_of(stored_as), ROW_INDEXES)
 
     def load(self, stored_as: str, points: Iterable[models.PointStruct], limits: Limits) -> None:
         """Write points. Upserts are idempotent, so that a batch may be repeated.
@@ -159,7 +159,7 @@ class ServerBuilder:
 
     def delete(self, stored_as: str) -> None:
         """Remove a collection, and the digests of its videos before it."""
-        for each in (f"{stored_as}{SUFFIX}", stored_as):
+        for each in (rows_of(stored_as), stored_as):
             if info_of(self._client, each) is not None:
                 request(self._client.delete_collection, each)
 

@@ -12,11 +12,10 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,23 +40,20 @@ from vidseek_retrieval.index.qdrant.builds import (
 from vidseek_retrieval.index.qdrant.limits import Limits
 from vidseek_retrieval.index.qdrant.lock import BuilderLock
 from vidseek_retrieval.index.qdrant.requests import request
-from vidseek_retrieval.index.qdrant.video_rows import SUFFIX, read_rows, row_structs, rows_hash
+from vidseek_retrieval.index.qdrant.video_rows import (
+    digest_in,
+    digest_text,
+    read_rows,
+    row_structs,
+    rows_hash,
+    rows_of,
+)
 from vidseek_retrieval.settings import Vector
 
 GRACE_SECONDS = 2.0
 """From the moment when a build is dropped until its points go: readers look at the aliases once a second."""
 
 log = logging.getLogger("vidseek.index")
-
-
-class Base(NamedTuple):
-    """The build that another one is made from."""
-
-    points: BuildReader
-    videos: NDArray[np.void]
-    """Rows of `VIDEO_ROW`."""
-    row_ids: Sequence[str]
-    """Row for row, their ids on the server."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +63,23 @@ class QdrantRecord:
     Args:
         metadata: Of the build.
         videos: Rows of `VIDEO_ROW`, sorted by video.
-        can_grow: Whether it is the newest build of its collection, which the next one is made from.
+        row_ids: Row for row, their ids on the server.
         points: Reads its points.
-        grower: Adds a build to its collection.
+        builds: Of its collection.
+        growth: Adds a build to its collection.
     """
 
     metadata: CollectionMetadata
     videos: NDArray[np.void]
-    can_grow: bool
+    row_ids: Sequence[str]
     points: BuildReader
-    grower: Callable[[CollectionMetadata, Difference], None]
+    builds: Builds
+    growth: Growth
+
+    @property
+    def can_grow(self) -> bool:
+        """Whether it is the newest build of its collection, which the next one is made from."""
+        return self.builds.newest == self.metadata.name
 
     def points_of(self, video_ids: Collection[str]) -> Mapping[str, StoredPoint]:
         """Return the points of videos by clip id."""
@@ -84,7 +87,7 @@ class QdrantRecord:
 
     def grow(self, metadata: CollectionMetadata, difference: Difference) -> None:
         """Make a collection from this one, as a build of the same collection on the server."""
-        self.grower(metadata, difference)
+        self.growth.add(self, metadata, difference)
 
 
 def first_structs(points: Iterable[Point], names: Sequence[Vector]) -> Iterator[models.PointStruct]:
@@ -129,20 +132,18 @@ class Growth:
         if metadata is None or not build.rows:
             return None
         try:
-            videos, row_ids = read_rows(self._rows(points))
+            videos, row_ids = read_rows(replace(points, stored_as=rows_of(self._stored_as)))
         except (ArtifactError, KeyError, TypeError, ValueError):
             return None
         if rows_hash(videos) != build.rows:
             return None
-        base = Base(points, videos, row_ids)
-        return QdrantRecord(metadata, videos, builds.newest == name, points, partial(self.add, builds, base))
+        return QdrantRecord(metadata, videos, row_ids, points, builds, self)
 
-    def add(self, builds: Builds, base: Base, metadata: CollectionMetadata, difference: Difference) -> None:
+    def add(self, base: QdrantRecord, metadata: CollectionMetadata, difference: Difference) -> None:
         """Add a build.
 
         Args:
-            builds: What is noted of the collection.
-            base: The newest build.
+            base: Of the newest build.
             metadata: Of the new build.
             difference: How it differs from the newest.
 
@@ -152,6 +153,7 @@ class Growth:
         """
         require_facts(metadata)
         self._require_room(metadata, difference)
+        builds = base.builds
         if builds.dropped_at:  # the points of a newer build would be in this one
             self.sweep(builds)
             builds = builds.swept()
@@ -174,7 +176,7 @@ class Growth:
         """
         if builds.dropped_at:
             time.sleep(max(0.0, min(GRACE_SECONDS, builds.dropped_at + GRACE_SECONDS - time.time())))
-        for stored_as in (f"{self._stored_as}{SUFFIX}", self._stored_as):
+        for stored_as in (rows_of(self._stored_as), self._stored_as):
             for unneeded in of_no_build(builds.kept):
                 request(self._client.delete, stored_as, models.FilterSelector(filter=unneeded), wait=True)
                 self._lock.renew()
@@ -195,9 +197,6 @@ class Growth:
 
     def _note(self, builds: Builds) -> None:
         self._builder.note(self._stored_as, {BUILDS_KEY: builds.to_json()})
-
-    def _rows(self, points: BuildReader) -> BuildReader:
-        return replace(points, stored_as=f"{self._stored_as}{SUFFIX}")
 
     def _require_room(self, metadata: CollectionMetadata, difference: Difference) -> None:
         there = request(self._client.get_collection, self._stored_as).points_count or 0
@@ -222,8 +221,8 @@ class Growth:
         self._builder.load(self._stored_as, structs, self._limits)
         self._mark_removed(self._stored_as, sorted(replaced.values()), number)
 
-    def _write_rows(self, base: Base, number: int, difference: Difference) -> None:
-        stored_as = self._rows(base.points).stored_as
+    def _write_rows(self, base: QdrantRecord, number: int, difference: Difference) -> None:
+        stored_as = rows_of(self._stored_as)
         before, after = ([row.tobytes() for row in videos] for videos in (base.videos, difference.videos))
         known, stayed = set(before), set(after)
         is_new = np.array([row not in known for row in after], bool)
@@ -253,13 +252,13 @@ def _added(point: Point, number: int, names: Sequence[Vector], *, is_taken: bool
 
 
 def _noted(point: Point, names: Sequence[Vector]) -> str:
-    (high, low), bits = point_row(point, names)
-    return f"{high:016x}{low:016x}{bits:x}"
+    digest, bits = point_row(point, names)
+    return f"{digest_text(digest)}{bits:x}"
 
 
 def _stored(noted: str) -> StoredPoint:
     """Read what `_noted` wrote; a point that has nothing like it counts as changed."""
     try:
-        return StoredPoint((int(noted[:16], 16), int(noted[16:32], 16)), int(noted[32:], 16))
+        return StoredPoint(digest_in(noted[:32]), int(noted[32:], 16))
     except ValueError:
         return StoredPoint((0, 0), 0)

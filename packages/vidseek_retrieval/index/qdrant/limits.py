@@ -74,11 +74,16 @@ class Limits:
         most = self.search_max_oversampling
         return wanted if most is None else min(wanted, most)
 
-    def split(self, values: Sequence[Item]) -> Iterator[Sequence[Item]]:
-        """Split values into lists that one condition may have."""
-        most = len(values) if self.condition_max_size is None else max(1, self.condition_max_size)
-        for start in range(0, len(values), max(1, most)):
-            yield values[start : start + most]
+    def split(self, values: Sequence[Item], *, most: int | None = None) -> Iterator[Sequence[Item]]:
+        """Split values into lists that one condition may have.
+
+        Args:
+            values: The values.
+            most: Values of one list; None for all, if the server takes them.
+        """
+        size = _least(max(1, len(values) if most is None else most), self.condition_max_size)
+        for start in range(0, len(values), size):
+            yield values[start : start + size]
 
     def time_ranges(self, num_conditions: int, *, most: int) -> int:
         """Return the number of time ranges of one search.

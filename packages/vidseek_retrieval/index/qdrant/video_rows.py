@@ -20,9 +20,17 @@ from vidseek_retrieval.index.qdrant.builds import ADDED, FIRST, REMOVED
 from vidseek_retrieval.index.qdrant.lock import NAMESPACE
 from vidseek_retrieval.vectors.registry import FieldKind
 
-SUFFIX = "-videos"
-"""After the name of the collection on the server."""
+_SUFFIX = "-videos"
 ROW_INDEXES: Mapping[str, FieldKind] = {ADDED: "integer", REMOVED: "integer"}
+
+
+def rows_of(stored_as: str) -> str:
+    """Return the name on the server of the digests of videos beside a collection.
+
+    Args:
+        stored_as: The collection's name on the server.
+    """
+    return f"{stored_as}{_SUFFIX}"
 
 
 def rows_hash(videos: NDArray[np.void]) -> str:
@@ -39,7 +47,7 @@ def row_structs(videos: NDArray[np.void], number: int) -> Iterator[models.PointS
     """
     added = {} if number == FIRST else {ADDED: number}
     for row in videos:
-        digest, content = (_hex(tuple(row[field].tolist())) for field in ("digest", "content"))
+        digest, content = (digest_text(tuple(row[field].tolist())) for field in ("digest", "content"))
         payload: dict[str, Any] = {"video_id": row["video_id"].decode(), "digest": digest, "content": content, **added}
         yield models.PointStruct(id=row_id(payload["video_id"], number), vector={}, payload=payload)
 
@@ -59,7 +67,10 @@ def read_rows(rows: BuildReader) -> tuple[NDArray[np.void], list[str]]:
         KeyError, ValueError: a row is not as it was written.
     """
     found = [
-        ((payload := each.payload or {})["video_id"], _halves(payload["digest"]), _halves(payload["content"]), str(each.id))
+        (
+            (payload := each.payload or {})["video_id"], digest_in(payload["digest"]), digest_in(payload["content"]),
+            str(each.id),
+        )
         for page in rows.pages(10_000, with_payload=True) for each in page
     ]
     found.sort()
@@ -67,9 +78,11 @@ def read_rows(rows: BuildReader) -> tuple[NDArray[np.void], list[str]]:
     return videos, [each[3] for each in found]
 
 
-def _hex(digest: Digest) -> str:
+def digest_text(digest: Digest) -> str:
+    """Return a digest as 32 hex digits."""
     return "".join(f"{half:016x}" for half in digest)
 
 
-def _halves(text: str) -> Digest:
+def digest_in(text: str) -> Digest:
+    """Return the digest that `digest_text` wrote. Raises ValueError where it is none."""
     return int(text[:16], 16), int(text[16:], 16)
