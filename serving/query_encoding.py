@@ -14,8 +14,8 @@ from serving.model import Frames, Model, QueryVector
 from vidseek.settings import ServeSettings
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_retrieval.lexical.query_text import without_quotes
+from vidseek_retrieval.search.moment_ranking import require_fields
 from vidseek_retrieval.search.query import Query, SearchOptions
-from vidseek_retrieval.search.searcher import require_fields
 from vidseek_retrieval.settings import Weights
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ import bentoml
 from serving.api.admin import Admin
 from serving.app import create_app, key_from_environment
 from serving.engine import Base, Engine, Places
-from serving.http.connections import limit_connections
+from serving.http.limited_protocol import limit_connections
 from serving.logs import write_json_lines
 from serving.model import open_archive
 from vidseek.archive import Archive

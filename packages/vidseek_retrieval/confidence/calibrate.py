@@ -18,17 +18,8 @@ from vidseek_media.files.json_files import read_json, write_json
 from vidseek_media.splitting.video_groups import video_groups
 from vidseek_media.tables import CLIPS, PAIRS, read_table
 from vidseek_quality.intervals import MIN_GROUPS
-from vidseek_retrieval.confidence.calibration import (
-    FEEDBACK,
-    LEVEL,
-    PRESENT,
-    WORDED,
-    Calibration,
-    Context,
-    Judged,
-    fit,
-    prior_weights,
-)
+from vidseek_retrieval.confidence.calibration import LEVEL, Calibration, Context
+from vidseek_retrieval.confidence.calibration_fit import FEEDBACK, PRESENT, WORDED, Judged, fit, prior_weights
 from vidseek_retrieval.confidence.familiarity import Familiarity
 from vidseek_retrieval.confidence.query_stats import MAX_QUERIES, QuerySample
 from vidseek_retrieval.confidence.reliability import calibration_error, error_figures, kept_and_turned_away, reliability

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_quality.intervals import interval
-from vidseek_retrieval.confidence.calibration import Calibration, Judged, prior_weights
+from vidseek_retrieval.confidence.calibration import Calibration
+from vidseek_retrieval.confidence.calibration_fit import Judged, prior_weights
 
 NUM_BINS = 10
 _NUM_CHANCES = 200

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,44 +11,19 @@ from numpy.typing import NDArray
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.urls import bare_address, bare_url
-from vidseek_retrieval.confidence.calibration import LEVEL, Calibration
-from vidseek_retrieval.confidence.query_stats import QueryStats
+from vidseek_retrieval.confidence.calibration import Calibration
 from vidseek_retrieval.index.backend import Collection, CollectionRemoved, IndexBackend, Point
 from vidseek_retrieval.index.open_backend import Index, home_of
-from vidseek_retrieval.index.score_spread import margin_of
-from vidseek_retrieval.index.values import VIDEO_VECTOR, Dense, SparseVector
 from vidseek_retrieval.lexical.hit_evidence import Evidence, spoken_span
-from vidseek_retrieval.lexical.mixture import MixedRanking
-from vidseek_retrieval.lexical.query_evidence import EvidenceReader, QueryEvidence
-from vidseek_retrieval.lexical.query_text import QueryText
-from vidseek_retrieval.lexical.word_index import Rarities
 from vidseek_retrieval.search.denylist import Denylist
-from vidseek_retrieval.search.filters import Condition, parse_filters
-from vidseek_retrieval.search.fusion import fuse
+from vidseek_retrieval.search.filters import parse_filters
 from vidseek_retrieval.search.live_collection import LiveCollection
-from vidseek_retrieval.search.moment_choice import (
-    MAX_DIVERSIFIED,
-    RatedMoment,
-    can_be_calibrated,
-    choose_moments,
-    rate_moments,
-)
-from vidseek_retrieval.search.moments import fold_duplicates, merge_moments
-from vidseek_retrieval.search.nearest import Nearest, without
+from vidseek_retrieval.search.moment_choice import RatedMoment
+from vidseek_retrieval.search.moment_ranking import MomentRanking
 from vidseek_retrieval.search.query import Answer, Hit, Query, QueryInputs, SearchOptions
-from vidseek_retrieval.search.query_vector import (
-    direction_of,
-    encode_query,
-    find_examples,
-    require_same_space,
-    require_wanted,
-)
-from vidseek_retrieval.search.vector_rankings import compared_vectors, rank_by_each
-from vidseek_retrieval.settings import FIELDS, MERGE_MARGIN_SD, NEGATIVE_WEIGHT, VISUAL, EvidenceWeights, Weights
+from vidseek_retrieval.search.query_vector import encode_query, require_same_space, require_wanted
+from vidseek_retrieval.settings import MERGE_MARGIN_SD, NEGATIVE_WEIGHT, EvidenceWeights, Weights
 
-FUSED_MARGIN = 0.05
-"""How far below the best clip a neighbour may score and still widen a moment, if several vectors are fused. A fused score
-falls by about a sixtieth from one rank to the next."""
 MAX_LIMIT = 1000
 
 
@@ -94,19 +68,11 @@ class Searcher:
         Raises:
             ConfigError: a margin or `negative_weight` is negative.
         """
-        for name, value in (
-            ("merge_margin_sd", merge_margin_sd), ("merge_margin", merge_margin), ("negative_weight", negative_weight)
-        ):
-            if value is not None and not value >= 0:
-                raise ConfigError(f"{name} is {value}, wanted a number of at least 0", code="setting-out-of-range")
         self._encoder = encoder
-        self._merge_margin_sd = merge_margin_sd
-        self._merge_margin = merge_margin
-        self._negative_weight = negative_weight
-        self._weights = weights
-        self._evidence = evidence or EvidenceWeights()
-        self._rarities = Rarities()
         self._collection = LiveCollection(backend, alias=alias, hidden=hidden)
+        self._ranking = MomentRanking(
+            self._collection, merge_margin_sd, merge_margin, negative_weight, weights, evidence or EvidenceWeights()
+        )
 
     @classmethod
     def open(
@@ -310,7 +276,7 @@ class Searcher:
         conditions = parse_filters(options.filters)
         opened = self._collection.open(options.collection)
         require_same_space(query.encoder_version, opened)
-        found = self._moments(opened, query, options, conditions)
+        found = self._ranking.find(opened, query, options, conditions)
         page = found.moments[options.offset : options.offset + options.limit]
         payloads = opened.payloads([each.moment.best_clip_id for each in page]) if page else {}
         end = options.offset + options.limit
@@ -324,80 +290,6 @@ class Searcher:
             next_offset=end if end < len(found.moments) else None,
             query_stats=found.stats,
         )
-
-    def _moments(
-        self, opened: Collection, query: Query, options: SearchOptions, conditions: Sequence[Condition]
-    ) -> _Found:
-        """Return the moments, best first.
-
-        A ranking by one dense vector alone gives at least one moment more than the page holds, if there is one, so that the
-        caller knows whether a next page exists. Other rankings give all moments.
-        """
-        examples = find_examples(opened, (*query.positive_ids, *query.negative_ids))
-        vector = direction_of(query, examples, opened.metadata, negative_weight=self._negative_weight)
-        like = [examples[clip_id] for clip_id in query.positive_ids]
-        weights = options.weights or self._weights
-        if weights is None or options.fields:
-            return self._by_pictures_and_words(opened, vector, query, options, conditions, like)
-        compared = compared_vectors(opened, vector, query.words, weights)
-        if len(compared) != 1 or isinstance(compared[0].value, SparseVector):
-            ranked = without(fuse(rank_by_each(opened, compared, weights, conditions)), like)
-            moments = fold_duplicates(merge_moments(ranked, margin=FUSED_MARGIN))
-            return _Found(choose_moments([RatedMoment(moment, None) for moment in moments], opened, options))
-        calibration = self._collection.calibration_of(opened.metadata) if can_be_calibrated(query, weights) else None
-        nearest = self._nearest(opened, compared[0].value, conditions, like, options, calibration, compared[0].name)
-        whole = replace(nearest, conditions=()) if conditions else None
-        return self._rated(nearest, whole, calibration, query, options)
-
-    def _by_pictures_and_words(
-        self, opened: Collection, vector: NDArray[np.float32], query: Query, options: SearchOptions,
-        conditions: Sequence[Condition], like: Sequence[Point],
-    ) -> _Found:
-        """Rank by what clips show and by the words of the fields that are looked at, where there is evidence."""
-        fields = require_fields(options.fields)
-        fitted = self._collection.calibration_of(opened.metadata)
-        is_visual = VISUAL in fields
-        text, usual = QueryText.of(query.words), fitted.word_weight if fitted and is_visual else 1.0
-        counts = {name: usual * weight for name, weight in self._evidence.by_field().items()}
-        calibration = fitted if is_visual and not text.phrases and can_be_calibrated(query, None) else None
-        nearest = self._nearest(opened, vector, conditions, like, options, calibration)
-        reader = EvidenceReader(opened, text, fields=fields, weights=counts, rarities=self._rarities)
-
-        def ranking(met: Sequence[Condition]) -> tuple[Nearest | MixedRanking, QueryEvidence]:
-            evidence = reader.read(met)
-            pictures = replace(nearest, conditions=met)
-            if is_visual and not evidence.odds and evidence.with_phrases is None:
-                return pictures, evidence
-            slope = self._collection.mix_slope_of(opened)
-            return MixedRanking(pictures, evidence.odds, slope, is_visual, evidence.with_phrases), evidence
-
-        ranked, evidence = ranking(conditions)
-        whole, of_whole = ranking(()) if conditions and calibration else (None, evidence)
-        found = self._rated(ranked, whole, calibration, query, options, word_odds=max(of_whole.odds.values(), default=0.0))
-        return replace(found, evidence=evidence)
-
-    def _rated(
-        self, ranking: Nearest | MixedRanking, whole: Nearest | MixedRanking | None, calibration: Calibration | None,
-        query: Query, options: SearchOptions, *, word_odds: float = 0.0,
-    ) -> _Found:
-        """Return the moments of a ranking with their confidences. `whole` is the ranking without filters, if it has any."""
-        opened = (ranking.nearest if isinstance(ranking, MixedRanking) else ranking).collection
-        moments = ranking.moments(_num_needed(options, calibration))
-        rated, stats = rate_moments(moments, calibration, query, whole, word_odds=word_odds)
-        return _Found(choose_moments(rated, opened, options), stats)
-
-    def _nearest(
-        self, opened: Collection, vector: NDArray[np.float32], conditions: Sequence[Condition], like: Sequence[Point],
-        options: SearchOptions, calibration: Calibration | None, using: Dense = VIDEO_VECTOR,
-    ) -> Nearest:
-        num_least = _num_least(options, calibration)
-        return Nearest(opened, vector, self._margin(opened, using), using, conditions, like, num_least)
-
-    def _margin(self, opened: Collection, using: Dense) -> float:
-        """Return how far below the best clip a neighbour may score and still widen a moment, as a difference of scores."""
-        if self._merge_margin is not None:
-            return self._merge_margin
-        return margin_of(self._collection.spread_of(opened, using), margin_sd=self._merge_margin_sd)
 
     def _require_encoder(self) -> Encoder:
         if self._encoder is None:
@@ -417,40 +309,6 @@ def _check_options(options: SearchOptions) -> None:
         raise InputRejected(f"diversity is {options.diversity}, wanted 0 to 1", code="bad-option")
     if not 0 <= options.min_confidence <= 1:
         raise InputRejected(f"min_confidence is {options.min_confidence}, wanted 0 to 1", code="bad-option")
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What a search found."""
-
-    moments: list[RatedMoment]
-    stats: QueryStats | None = None
-    evidence: QueryEvidence = field(default_factory=QueryEvidence)
-
-
-def _num_needed(options: SearchOptions, calibration: Calibration | None) -> int:
-    """Return how many moments are wanted: one more than the pages up to this one, and as many as what is made of them takes.
-    """
-    return max(options.offset + options.limit + 1, _num_least(options, calibration))
-
-
-def _num_least(options: SearchOptions, calibration: Calibration | None) -> int:
-    """Return how many moments every page takes, whatever it shows."""
-    return max(LEVEL if calibration else 0, MAX_DIVERSIFIED if options.diversity else 0)
-
-
-def require_fields(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the fields that a search looks at; all of them for none.
-
-    Raises:
-        InputRejected: there is no such field.
-    """
-    if unknown := sorted(set(names) - set(FIELDS)):
-        raise InputRejected(
-            f"there is nothing called {', '.join(map(repr, unknown))} to look at", code="unknown-field",
-            remedy=f"Name some of {', '.join(FIELDS)}",
-        )
-    return tuple(names) or FIELDS
 
 
 def _hit(rated: RatedMoment, payload: Mapping[str, Any], evidence: tuple[Evidence, ...]) -> Hit:

@@ -10,16 +10,8 @@ from hypothesis import strategies as st
 
 from tests.raising import raises
 from vidseek_media.errors import ArtifactError
-from vidseek_retrieval.confidence.calibration import (
-    Calibration,
-    Context,
-    Judged,
-    OldCalibration,
-    _grouped_limit,
-    fit,
-    num_spared,
-    prior_weights,
-)
+from vidseek_retrieval.confidence.calibration import Calibration, Context, OldCalibration
+from vidseek_retrieval.confidence.calibration_fit import Judged, _grouped_limit, fit, num_spared, prior_weights
 from vidseek_retrieval.confidence.reliability import (
     calibration_error,
     error_figures,

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vidseek_retrieval.confidence.calibration import Calibration, Context, Judged
+from vidseek_retrieval.confidence.calibration import Calibration, Context
+from vidseek_retrieval.confidence.calibration_fit import Judged
 from vidseek_retrieval.confidence.reliability import (
     calibration_error,
     debiased_error,

@@ -19,7 +19,8 @@ from starlette.types import Receive, Scope, Send
 
 from serving.app import create_app
 from serving.engine import Engine, Places
-from serving.http.connections import MAX_PIPELINED, Connections, protocol_of
+from serving.http.connections import Connections
+from serving.http.limited_protocol import MAX_PIPELINED, protocol_of
 from serving.model import open_archive
 from tests.serving.colours import write_colour_archive
 from tests.serving.live_api import free_port
