@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,10 +29,10 @@ from vidseek_retrieval.index.backend import Alias, IndexBackend, Point
 from vidseek_retrieval.index.collection_metadata import CollectionMetadata, collection_name
 from vidseek_retrieval.index.collection_points import build_of, read_points
 from vidseek_retrieval.index.difference.content import Content, TableContent, Whole
-from vidseek_retrieval.index.difference.record import Record
+from vidseek_retrieval.index.difference.record import Difference, Record
 from vidseek_retrieval.index.open_backend import Index, home_of
 from vidseek_retrieval.index.trial_search import trial_problems
-from vidseek_retrieval.index.verification import Verification, are_same, difference_problems, verify_collection
+from vidseek_retrieval.index.verification import Check, Verification, are_same, difference_problems, verify_collection
 from vidseek_retrieval.settings import COMPACT_SHARE, KEEP_PREVIOUS, MIN_RECALL, IndexSettings
 
 log = logging.getLogger("vidseek.publish")
@@ -315,8 +316,7 @@ def _grown(
     metadata, difference = grown
     try:
         record.grow(metadata, difference)
-        problems = difference_problems(backend, metadata.name, difference)
-        verification = _verified(backend, metadata, min_recall=min_recall, problems=problems)
+        verification = _verified(backend, metadata, min_recall=min_recall, difference=difference)
     except ArtifactError as error:
         log.warning("%s: all points are built at once", error.message)
         return None
@@ -345,11 +345,12 @@ def _built(backend: IndexBackend, content: Content, *, min_recall: float) -> _Ma
 
 
 def _verified(
-    backend: IndexBackend, metadata: CollectionMetadata, *, min_recall: float, problems: Sequence[str] = ()
+    backend: IndexBackend, metadata: CollectionMetadata, *, min_recall: float, difference: Difference | None = None
 ) -> Verification:
-    verification = verify_collection(backend, metadata.name, min_recall=min_recall, expected=metadata)
-    more = problems or (trial_problems(backend, metadata) if verification.passed else ())
-    return replace(verification, problems=(*verification.problems, *more)) if more else verification
+    checks: list[Check] = [trial_problems]
+    if difference is not None:
+        checks.insert(0, partial(difference_problems, difference=difference))
+    return verify_collection(backend, metadata.name, min_recall=min_recall, expected=metadata, checks=checks)
 
 
 def _told(points: Iterable[Point], metadata: CollectionMetadata) -> Iterable[Point]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vidseek_media.errors import VidseekError
-from vidseek_retrieval.index.backend import IndexBackend, Point
+from vidseek_retrieval.index.backend import Collection, Point
 from vidseek_retrieval.index.collection_metadata import CollectionMetadata
 from vidseek_retrieval.index.values import VIDEO_VECTOR, WORDS_VECTOR
 from vidseek_retrieval.search.browse import facets_of, neighbours
@@ -18,27 +18,23 @@ NUM_QUERIES = 3
 _ALIAS = "trial"
 
 
-def trial_problems(backend: IndexBackend, metadata: CollectionMetadata) -> list[str]:
+def trial_problems(collection: Collection) -> list[str]:
     """Search a collection by some of its own clips, with fusion, filters and browsing, and return what fails.
 
     Args:
-        backend: The index.
-        metadata: Metadata of the collection.
+        collection: Open; it stays open.
 
     Returns:
         A description of each problem; empty if all searches succeed.
     """
-    searcher = Searcher(_AsIfLive(backend, metadata.name), None, alias=_ALIAS)  # type: ignore[arg-type]
+    searcher = Searcher(_AsIfLive(collection), None, alias=_ALIAS)  # type: ignore[arg-type]
     try:
         opened = searcher.opened()
-        try:
-            facets_of(opened)
-            points = opened.points(opened.sample(NUM_QUERIES, seed=1))
-            problems = [problem for point in points for problem in _search_problems(searcher, metadata, point)]
-            for point in () if problems else points:
-                neighbours(opened, point.clip_id, num=1)
-        finally:
-            opened.close()
+        facets_of(opened)
+        points = opened.points(opened.sample(NUM_QUERIES, seed=1))
+        problems = [problem for point in points for problem in _search_problems(searcher, collection.metadata, point)]
+        for point in () if problems else points:
+            neighbours(opened, point.clip_id, num=1)
     except VidseekError as error:
         return [f"a trial search failed: {error.message}"]
     except (ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError) as error:
@@ -50,15 +46,14 @@ def trial_problems(backend: IndexBackend, metadata: CollectionMetadata) -> list[
 class _AsIfLive:
     """A home whose one alias points to the collection on trial."""
 
-    backend: IndexBackend
-    name: str
+    collection: Collection
 
     def live(self, alias: str) -> str:
         assert alias == _ALIAS
-        return self.name
+        return self.collection.metadata.name
 
-    def open(self, name: str) -> object:
-        return self.backend.open(name)
+    def open(self, name: str) -> Collection:
+        return self.collection
 
 
 def _search_problems(searcher: Searcher, metadata: CollectionMetadata, point: Point) -> Sequence[str]:

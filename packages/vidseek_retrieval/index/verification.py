@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,9 @@ _TIE = 1e-6
 _ROUNDING = 1e-4
 """Tolerance of one value of a unit vector. Backends normalise vectors again when they store them."""
 _SCAN_BATCH = 1000
+
+Check: TypeAlias = Callable[[Collection], Sequence[str]]
+"""Looks at an open collection, and returns what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +54,19 @@ class Verification:
 
 
 def verify_collection(
-    backend: IndexBackend, name: str, *, min_recall: float, expected: CollectionMetadata | None = None
+    backend: IndexBackend, name: str, *, min_recall: float, expected: CollectionMetadata | None = None,
+    checks: Sequence[Check] = (),
 ) -> Verification:
     """Check the files of a collection, count its points, and compare approximate with exact searches.
+
+    It is opened once: over a million points that takes seconds.
 
     Args:
         backend: The index.
         name: Name of the collection.
         min_recall: Least recall at 10 that is acceptable, from 0 to 1.
         expected: Metadata that the collection should have; None takes its own.
+        checks: What else to look at, in order, as long as nothing is wrong.
 
     Raises:
         ArtifactError: the collection does not exist, or does not open.
@@ -80,29 +88,26 @@ def verify_collection(
         for what, value in (("", recall), (" of captions", text_recall), *others):
             if value is not None and value < min_recall:
                 problems.append(f"recall@10{what} is {value:.4f}, wanted at least {min_recall}")
+        for check in checks:
+            problems += [] if problems else check(collection)
     finally:
         collection.close()
     return Verification(name, count, len(sample), recall, text_recall, tuple(problems))
 
 
-def difference_problems(backend: IndexBackend, name: str, difference: Difference) -> list[str]:
+def difference_problems(collection: Collection, difference: Difference) -> list[str]:
     """Return what is wrong with the points that a collection should have written or removed, by a sample of each.
 
     Args:
-        backend: The index.
-        name: Of the collection that was made from another one.
+        collection: That was made from another one.
         difference: How it should differ.
 
     Raises:
-        ArtifactError: the collection does not open.
+        ArtifactError: the collection is broken.
     """
     written, removed = evenly(difference.written, SAMPLE), evenly(difference.removed, SAMPLE)
-    collection = backend.open(name)
-    try:
-        found = {point.clip_id: point for point in collection.points([point.clip_id for point in written])}
-        stayed = collection.payloads(removed)
-    finally:
-        collection.close()
+    found = {point.clip_id: point for point in collection.points([point.clip_id for point in written])}
+    stayed = collection.payloads(removed)
     lost = [each.clip_id for each in written if each.clip_id not in found or not are_same(found[each.clip_id], each)]
     return [
         *(f"{len(lost)} of {len(written)} written points are not as written: {lost[0]}" for _ in lost[:1]),

@@ -25,6 +25,7 @@ from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.index.exchange import import_checks as imported
 from vidseek_retrieval.index.exchange import transfer
 from vidseek_retrieval.index.exchange.transfer import export_collection, import_collection
+from vidseek_retrieval.index.verification import verify_collection
 
 
 @pytest.fixture(scope="module")
@@ -215,12 +216,16 @@ def test_trial_problems__a_collection_that_answers_nothing_is_told(
     backend, content = EdgeBackend(tmp_path / "index"), points(8)
     metadata = facts_of(content)
     backend.build(metadata, content)
-    assert trial.trial_problems(backend, metadata) == []
+    collection = backend.open(metadata.name)
+    assert trial.trial_problems(collection) == []
     monkeypatch.setattr("vidseek_retrieval.index.edge.collection.EdgeCollection.search", lambda *_, **__: [])
-    assert "finds nothing" in trial.trial_problems(backend, metadata)[0]
+    assert "finds nothing" in trial.trial_problems(collection)[0]
     monkeypatch.setattr("vidseek_retrieval.index.edge.collection.EdgeCollection.search", lambda *_, **__: 1 / 0)
-    assert "ZeroDivisionError" in trial.trial_problems(backend, metadata)[0]
-    assert "there is no collection" in trial.trial_problems(EdgeBackend(tmp_path / "none"), metadata)[0]
+    assert "ZeroDivisionError" in trial.trial_problems(collection)[0]
+    monkeypatch.undo()
+    collection.close()
+    with raises(ArtifactError, code="collection-absent", naming=metadata.name):
+        verify_collection(EdgeBackend(tmp_path / "none"), metadata.name, min_recall=0.9, checks=[trial.trial_problems])
 
 
 def test_publish__what_was_imported_under_the_same_name_is_built_anew_where_it_is_something_else(tmp_path: Path) -> None:
