@@ -146,11 +146,8 @@ open-clip-check: setup .vidseek/open_clip/open_clip ## open_clip's models agains
 families: setup ## Every model type of every backbone family from a folder over an adapter to a proven bundle (two minutes)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/training/backbones/test_families.py tests/training/backbones/test_dual.py
 
-kills: setup ## Kill runs of a growing archive, jobs that add videos, and embedding fifty times each, trainings twenty times, at random points (half an hour)
-	VIDSEEK_KILLS=50 $(BIN)/pytest -q tests/retrieval/embedding/test_embed_clips.py -k random_points
-	VIDSEEK_GROWTH_KILLS=50 $(BIN)/pytest -q tests/pipelines/test_kills.py
-	VIDSEEK_JOB_KILLS=50 $(BIN)/pytest -q tests/pipelines/test_job_kills.py
-	VIDSEEK_TRAINING_KILLS=20 OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/training/fitting/test_kills.py -k kill
+kills: setup ## Kill vidseek add, the stages, a publish, a compaction and an embedding fifty times each, a training twenty times (half an hour)
+	$(if $(MEMORY),PYTEST_DEBUG_TEMPROOT=$(MEMORY)) $(BIN)/python -m tests.kill_runs $(KILLS)
 
 proofs: setup ## False wins of intervals and of select, two thousand simulated archives of each layout (about ten minutes)
 	VIDSEEK_PROOFS=2000 OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 tests/quality/test_intervals.py tests/training/evaluation/test_proof.py

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -75,12 +76,15 @@ class Clip:
     end_ms: int
     cut: tuple[str, ...]
     """The cut modes that made this span, sorted: captions, shots, windows."""
-    clip_id: uuid.UUID = field(init=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.start_ms < self.end_ms:
             raise ValueError(f"clip {self.index} of {self.video_id}: [{self.start_ms}, {self.end_ms}) is not a span")
-        object.__setattr__(self, "clip_id", clip_id_of(self.video_id, self.start_ms, self.end_ms))
+
+    @cached_property
+    def clip_id(self) -> uuid.UUID:
+        """The id of this span of the video, hashed when it is asked for: a table of many clips has them."""
+        return clip_id_of(self.video_id, self.start_ms, self.end_ms)
 
     @property
     def key(self) -> str:

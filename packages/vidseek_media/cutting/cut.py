@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from vidseek_media.cutting.shots import find_all_cuts, shot_spans
 from vidseek_media.errors import ArtifactError, ConfigError
-from vidseek_media.ids import to_ms
+from vidseek_media.ids import clip_ids_of, to_ms
 from vidseek_media.records import Clip, Refusal, Rejection, Span, Video
 from vidseek_media.settings import ShotSettings
 from vidseek_media.sources.ingest import read_videos
@@ -76,16 +76,16 @@ def cut_archive(
     )
     rejections = [each for each in rejections if each.id not in lost]  # The shot search has the better reason.
     rejections += [Rejection.of(video_id, "cut", why) for video_id, why in sorted(lost.items())]
-    rows = [
-        {
-            "clip_id": str(c.clip_id), "video_id": c.video_id, "index": c.index, "start_ms": c.start_ms,
-            "end_ms": c.end_ms, "cut": list(c.cut),
-        }
-        for c in clips
-    ]
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in rejections], REJECTED)
-    write_table(out / "clips.parquet", rows, CLIPS)
+    write_table(out / "clips.parquet", _table_of(clips), CLIPS)
     return CutReport(num_in=len(videos), num_out=len(clips), num_rejected=len(rejections))
+
+
+def _table_of(clips: Sequence[Clip]) -> pa.Table:
+    """Return clips as a table of the schema CLIPS: column by column, since there are many."""
+    columns = {name: [getattr(clip, name) for clip in clips] for name in CLIPS.names if name != "clip_id"}
+    ids = clip_ids_of(columns["video_id"], columns["start_ms"], columns["end_ms"])
+    return pa.table({"clip_id": ids.tolist(), **columns}, schema=CLIPS)
 
 
 def cut_videos(
@@ -252,30 +252,24 @@ def read_clips(folder: Path, *, video_ids: Collection[str] | None = None) -> lis
         ArtifactError: the table is missing or broken, or its ids are not those of its spans.
     """
     path = folder / "clips.parquet"
-    rows = _rows_of(path, video_ids)
+    rows = read_columns(path, CLIPS)
+    if video_ids is not None:
+        rows = rows.filter(pc.is_in(rows["video_id"], value_set=pa.array(video_ids, pa.string())))
+    clip_ids, videos, indices, starts, ends, cuts = (rows[name].to_pylist() for name in CLIPS.names)
     try:
         clips = [
-            Clip(video_id, int(index), int(start_ms), int(end_ms), tuple(cut))
-            for video_id, index, start_ms, end_ms, cut in rows[
-                ["video_id", "index", "start_ms", "end_ms", "cut"]
-            ].itertuples(index=False)
+            Clip(video_id, int(index), start_ms, end_ms, tuple(cut))
+            for video_id, index, start_ms, end_ms, cut in zip(videos, indices, starts, ends, cuts, strict=True)
         ]
     except (TypeError, ValueError, OverflowError) as error:
         raise ArtifactError(
             f"{path} holds a row that is no clip: {error}", code="broken-rows", remedy="Run `dvc repro`",
         ) from error
-    if [str(c.clip_id) for c in clips] != list(rows["clip_id"]):
+    if clip_ids_of(videos, starts, ends).tolist() != clip_ids:
         raise ArtifactError(
             f"{path} has clip ids that are not those of their spans", code="broken-rows", remedy="Run `dvc repro`",
         )
     return clips
-
-
-def _rows_of(path: Path, video_ids: Collection[str] | None) -> pd.DataFrame:
-    if video_ids is None:
-        return read_table(path, CLIPS)
-    table = read_columns(path, CLIPS)
-    return table.filter(pc.is_in(table["video_id"], value_set=pa.array(video_ids, pa.string()))).to_pandas()
 
 
 def _outside(video: Video, wanted: Span) -> Rejection:

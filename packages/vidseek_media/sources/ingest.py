@@ -129,7 +129,7 @@ def ingest(
         raise _nothing_left(source.name, files or lines, out)
     write_table(out / "sidecar.parquet", _sidecar_rows(matched), SIDECAR)
     write_table(out / "transcripts.parquet", _transcript_rows(transcripts), TRANSCRIPTS)
-    write_table(out / "videos.parquet", [{**dataclasses.asdict(v), "uris": list(v.uris)} for v in videos], VIDEOS)
+    write_table(out / "videos.parquet", [{**vars(v), "uris": list(v.uris)} for v in videos], VIDEOS)
     return IngestReport(
         num_in=len(kept) + len(files), num_out=len(videos), num_merged=len(kept) - len(videos), num_rejected=len(files),
         num_probed=num_probed, num_captions_in=sidecar.num_rows, num_captions_out=len(matched),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import time
@@ -124,11 +123,11 @@ class Ledger:
         content = {
             "version": LEDGER_VERSION,
             "files": self.files,
-            "probes": {key: dataclasses.asdict(value) for key, value in self.probes.items()},
+            "probes": {key: vars(value) for key, value in self.probes.items()},
             "rejections": {key: [why.reason, why.code] for key, why in self.rejections.items()},
         }
         try:
-            write_json(self.path, content, indent=0, sort_keys=True)
+            write_json(self.path, content, indent=None, sort_keys=True)  # an indent is written by slow Python
         except OSError as error:
             raise ConfigError(
                 f"the ledger {self.path} cannot be written: {error.strerror}", code="ledger-not-writable",

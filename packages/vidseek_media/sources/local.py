@@ -170,8 +170,9 @@ def path_inside(root: Path, uri: str) -> Path:
     Raises:
         InputRejected: it leads out of the folder, by `..`, as an absolute path, or by a link.
     """
-    path = root.resolve() / uri
-    if not path.resolve().is_relative_to(root.resolve()):
+    base = root.resolve()
+    path = base / uri
+    if not path.resolve().is_relative_to(base):
         raise InputRejected(f"{uri} leads out of {root}", code="outside-source")
     return path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -54,10 +55,8 @@ def clip_texts(
     """Return the texts of the clips of one cut mode, by clip_id.
 
     A caption belongs to each clip of its video that it overlaps by at least half of the shorter of the two. A caption
-    without
-    a span belongs to every clip of its video. Captions of the whole video come first, the others in order of time; equal
-    ones
-    count once.
+    without a span belongs to every clip of its video. Captions of the whole video come first, the others in order of time;
+    equal ones count once.
 
     Args:
         ingest_dir: Output of the stage `ingest`.
@@ -79,8 +78,7 @@ def clip_texts(
     for clip in clips:
         if cut in clip.cut:
             title, stem = titles.get(clip.video_id, ("", ""))
-            said = [text for start, end, text in captions[clip.video_id] if _belongs(clip, start, end)]
-            lines = list(dict.fromkeys(said))
+            lines = captions[clip.video_id].of_span(clip.start_ms, clip.end_ms) if clip.video_id in captions else []
             texts[str(clip.clip_id)] = ClipText(
                 spoken=_join([title, *lines]), words=_join([title or stem.replace("_", " "), *lines])
             )
@@ -170,28 +168,52 @@ def text_matrix(texts: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]
     return np.stack([texts[each] for each in sorted(texts)]) if texts else np.empty((0, 0), np.float32)
 
 
+class _Captions:
+    """The captions of one video."""
+
+    def __init__(self) -> None:
+        self._whole: list[str] = []
+        self._timed: list[tuple[int, int, str]] = []
+        self._longest_ms = 0
+
+    def add(self, text: str, span: tuple[int, int] | None) -> None:
+        """Add a caption of a span, or of the whole video (None)."""
+        if span is None:
+            self._whole.append(text)
+        else:
+            self._timed.append((*span, text))
+            self._longest_ms = max(self._longest_ms, span[1] - span[0])
+
+    def sort(self) -> None:
+        """Put them in order, once all are added."""
+        self._whole.sort()
+        self._timed.sort()
+
+    def of_span(self, start_ms: int, end_ms: int) -> list[str]:
+        """Return the texts of a clip, each once. Only captions that may overlap it are looked at."""
+        first = bisect_left(self._timed, (start_ms - self._longest_ms,))
+        last = bisect_left(self._timed, (end_ms,))
+        said = [
+            text for begin, end, text in self._timed[first:last]
+            if 2 * (min(end_ms, end) - max(start_ms, begin)) >= min(end_ms - start_ms, end - begin)
+        ]
+        return list(dict.fromkeys([*self._whole, *said]))
+
+
 def _captions_by_video(
     caption_dir: Path, clips: Iterable[Clip], video_ids: Collection[str] | None
-) -> dict[str, list[tuple[int, int | None, str]]]:
-    """Start, end (null: the whole video) and text of each caption, in order of time."""
-    spans = {str(clip.clip_id): (clip.start_ms, clip.end_ms) for clip in clips}
-    captions: dict[str, list[tuple[int, int | None, str]]] = defaultdict(list)
+) -> dict[str, _Captions]:
+    """Return the captions of each video that has any."""
     rows = read_columns(caption_dir / "captions.parquet", CAPTIONS, columns=["video_id", "clip_id", "text"])
     if video_ids is not None:
         rows = rows.filter(pc.is_in(rows["video_id"], value_set=pa.array(video_ids, pa.string())))
-    for row in rows.to_pandas().itertuples(index=False):
-        start, end = spans.get(row.clip_id, (0, None))
-        captions[row.video_id].append((start, end, row.text))
+    spans = {str(clip.clip_id): (clip.start_ms, clip.end_ms) for clip in clips} if rows.num_rows else {}
+    captions: dict[str, _Captions] = defaultdict(_Captions)
+    for video_id, clip_id, text in zip(*(rows[name].to_pylist() for name in ("video_id", "clip_id", "text")), strict=True):
+        captions[video_id].add(text, spans.get(clip_id))
     for of_video in captions.values():
-        of_video.sort(key=lambda each: (each[0], each[1] or 0, each[2]))
+        of_video.sort()
     return captions
-
-
-def _belongs(clip: Clip, start_ms: int, end_ms: int | None) -> bool:
-    if end_ms is None:
-        return True
-    shared = min(clip.end_ms, end_ms) - max(clip.start_ms, start_ms)
-    return 2 * shared >= min(clip.end_ms - clip.start_ms, end_ms - start_ms)
 
 
 def _join(lines: Iterable[str]) -> str:

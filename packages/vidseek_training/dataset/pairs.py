@@ -23,6 +23,8 @@ from vidseek_training.dataset.training_set import WAITING, frozen_captions
 from vidseek_training.settings import PairSettings
 
 DEFAULT_GALLERY = "default"
+_OF_FRAMES = ["clip_id", "video_id", "quality_flags", "hashes", "frames_digest"]
+"""Columns of FRAMES that pairs are made from."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def make_pairs(
     """
     captions = read_table(caption_dir / "captions.parquet", CAPTIONS)
     captions, later = (captions, captions[:0]) if frozen is None else frozen_captions(captions, frozen)
-    frames = read_table(frames_dir / "frames.parquet", FRAMES)
+    frames = read_table(frames_dir / "frames.parquet", FRAMES, columns=_OF_FRAMES)
     named = frames["frames_digest"].astype(object).where(frames["frames_digest"].notna(), None)
     digests = dict(zip(frames["clip_id"], named, strict=True))
     has_frames = set(digests)
@@ -104,40 +106,31 @@ def make_pairs(
     splits = split_groups(
         groups, stated_splits, validation_share=settings.validation_share, test_share=settings.test_share, seed=settings.seed
     )
-    rows: list[dict[str, object]] = []
-    rejections: list[Rejection] = []
-    for row in captions.itertuples(index=False):
-        why = (
-            _why_not(row.clip_id, stated_splits[row.video_id], has_frames) or skipped.get(row.clip_id)
-            or _on_another_side(stated_splits[row.video_id], splits.get(row.video_id, ""), groups.get(row.video_id, ""))
-        )
-        if why:
-            rejections.append(_rejection(row, why))
-            continue
-        rows.append({
-            "clip_id": row.clip_id, "video_id": row.video_id, "caption": row.text, "split": splits[row.video_id],
-            "gallery": row.gallery or DEFAULT_GALLERY, "contrast": row.contrast, "axis": row.axis,
-            "frames_digest": digests[row.clip_id],
-        })
+    fits = [not (own := stated_splits.get(v)) or splits[v] in own for v in usable["video_id"]]
+    pairs = _pairs_of(usable[np.array(fits, bool)], splits, digests)
+    rejections = [
+        _rejection(row, why) for row in captions.drop(pairs.index).itertuples(index=False)
+        if (why := _why_not(row.clip_id, stated_splits[row.video_id], has_frames) or skipped.get(row.clip_id)
+            or _on_another_side(stated_splits[row.video_id], splits[row.video_id], groups[row.video_id]))
+    ]
     reasons = [_why_not(clip_id, set(), has_frames) or skipped.get(clip_id) for clip_id in later["clip_id"]]
     rejections += [_rejection(row, why) for row, why in zip(later.itertuples(index=False), reasons, strict=True) if why]
     waiting = later[np.array([not why for why in reasons], bool)]
     write_table(out / WAITING, waiting, CAPTIONS)
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in rejections], REJECTED)
     write_table(out / "groups.parquet", [{"video_id": v, "group": g} for v, g in sorted(groups.items())], GROUPS)
-    write_table(out / "pairs.parquet", rows, PAIRS)
+    write_table(out / "pairs.parquet", pairs, PAIRS)
     both = remembered_both_sides(
-        pd.DataFrame(rows, columns=PAIRS.names), frames, max_bits=settings.near_duplicate_bits or 0,
-        min_share=settings.near_duplicate_share, memory=memory,
+        pairs, frames, max_bits=settings.near_duplicate_bits or 0, min_share=settings.near_duplicate_share, memory=memory,
     )
     write_table(out / "both_sides.parquet", both, BOTH_SIDES)
-    counts = {name: sum(row["split"] == name for row in rows) for name in ("train", "validation", "test")}
+    counts = Counter(pairs["split"])
     sizes = Counter(groups.values())
     return PairsReport(
-        num_in=len(captions) + len(later), num_out=len(rows), num_waiting=len(waiting),
+        num_in=len(captions) + len(later), num_out=len(pairs), num_waiting=len(waiting),
         num_train=counts["train"], num_validation=counts["validation"], num_test=counts["test"],
         num_rejected=len(rejections), num_groups=len(sizes),
-        num_validation_groups=len({groups[str(row["video_id"])] for row in rows if row["split"] == "validation"}),
+        num_validation_groups=len({groups[video_id] for video_id in pairs["video_id"][pairs["split"] == "validation"]}),
         num_in_largest_group=max(sizes.values(), default=0),
         num_captions_on_both_sides=int(both["same_caption"].sum()),
         num_clips_on_both_sides=int(both.loc[both["same_frames"], "clip_id"].nunique()),
@@ -170,6 +163,15 @@ def split_groups(
     return {video_id: splits[group] for video_id, group in groups.items()}
 
 
+def _pairs_of(captions: pd.DataFrame, splits: Mapping[str, str], digests: Mapping[str, object]) -> pd.DataFrame:
+    """Return the pairs of these captions, in the schema PAIRS, row for row."""
+    return pd.DataFrame({
+        "clip_id": captions["clip_id"], "video_id": captions["video_id"], "caption": captions["text"],
+        "split": captions["video_id"].map(splits), "gallery": [name or DEFAULT_GALLERY for name in captions["gallery"]],
+        "contrast": captions["contrast"], "axis": captions["axis"], "frames_digest": captions["clip_id"].map(digests),
+    })
+
+
 _STRONGEST = ("test", "validation", "train")
 
 
@@ -187,7 +189,7 @@ def _groups(
     if max_bits is not None:
         hashes: dict[str, set[int]] = defaultdict(set)
         for video_id, own in zip(frames["video_id"], frames["hashes"], strict=True):
-            hashes[video_id].update(int(value) for value in (own if own is not None else ()))
+            hashes[video_id].update(own.tolist() if own is not None else ())
         together += remembered_near_duplicates(hashes, max_bits=max_bits, min_share=min_share, memory=memory)
     # Two that are one with a third are one, also where the third has no caption; a group is named by one that has.
     others = sorted({video_id for pair in together for video_id in pair} - wanted)

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.raising import raises
 from tests.retrieval.archive import VERSION, clip_row, video_row
@@ -11,7 +13,7 @@ from tests.tiny_bundle import COLOURS, write_tiny_bundle
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError
 from vidseek_media.tables import CAPTIONS, CLIPS, VIDEOS, write_table
-from vidseek_retrieval.embedding.embed_texts import clip_texts, embed_texts, read_texts, text_id_of
+from vidseek_retrieval.embedding.embed_texts import _Captions, clip_texts, embed_texts, read_texts, text_id_of
 
 
 def caption_row(video_id: str, clip: dict[str, object] | None, text: str) -> dict[str, object]:
@@ -46,6 +48,31 @@ def test_clip_texts__captions_that_overlap_by_half_of_the_shorter(folders: tuple
     assert (by_span["b", 0].spoken, by_span["b", 0].words) == ("", "my tape")
     assert by_span["a", 0].words == by_span["a", 0].spoken
     assert len(clip_texts(*folders, cut="captions")) == 2
+
+
+SPANS = st.tuples(st.integers(0, 30), st.integers(1, 12))
+"""Start and length."""
+
+
+@given(
+    captions=st.lists(st.tuples(st.one_of(st.none(), SPANS), st.sampled_from("abcd")), max_size=9), clip=SPANS,
+)
+def test_captions__of_a_span_are_those_that_a_look_at_all_finds(
+    captions: list[tuple[tuple[int, int] | None, str]], clip: tuple[int, int]
+) -> None:
+    start, end = clip[0], sum(clip)
+    of_video = _Captions()
+    spans = [(span and (span[0], sum(span)), text) for span, text in captions]
+    for span, text in spans:
+        of_video.add(text, span)
+    of_video.sort()
+
+    def belongs(span: tuple[int, int]) -> bool:
+        return 2 * (min(end, span[1]) - max(start, span[0])) >= min(end - start, span[1] - span[0])
+
+    whole = sorted(text for span, text in spans if span is None)
+    timed = [text for _, text in sorted((span, text) for span, text in spans if span is not None and belongs(span))]
+    assert of_video.of_span(start, end) == list(dict.fromkeys([*whole, *timed]))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pytest
@@ -25,32 +26,48 @@ from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.index.publish import compact
 from vidseek_retrieval.search.searcher import Searcher
 
+NUM_KILLS = int(os.environ.get("VIDSEEK_INDEX_KILLS", "25"))
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 from tests.retrieval.growing import GrowingArchive
 from vidseek_retrieval.index.publish import compact, publish
-what, root, at = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-archive = GrowingArchive(root, num_videos=12, captions=True)
-archive.remove(archive.names[0])
-archive.add(1)
-tables = archive.write()
-calls = 0
-def count(frame, event, argument):
-    global calls
-    if event == "c_call" and "vidseek_retrieval" in frame.f_code.co_filename:
-        calls += 1
-        if calls == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-sys.setprofile(count)
-if what == "publish":
-    publish(**tables, index=archive.index, compact_share=0.9)
-else:
-    compact(archive.index)
-sys.setprofile(None)
-print(calls)
+
+def work(what, root, at):
+    archive = GrowingArchive(root, num_videos=12, captions=True)
+    archive.remove(archive.names[0])
+    archive.add(1)
+    tables, calls = archive.write(), 0
+
+    def count(frame, event, argument):
+        nonlocal calls
+        if event == "c_call" and "vidseek_retrieval" in frame.f_code.co_filename:
+            calls += 1
+            if calls == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.setprofile(count)
+    if what == "publish":
+        publish(**tables, index=archive.index, compact_share=0.9)
+    else:
+        compact(archive.index)
+    sys.setprofile(None)
+    return calls
+
+for line in sys.stdin:
+    what, at, root = line.rstrip("\\n").split(" ", 2)
+    process = os.fork()
+    if not process:
+        try:
+            os.write(1, f"{work(what, Path(root), int(at))} ".encode())
+            os._exit(0)
+        finally:
+            os._exit(1)
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    os.write(1, f"{code}\\n".encode())
 """
-"""Kills itself at the call of a function written in C, of Qdrant Edge or of the system, whose number is given; 0: never."""
+"""Forks a process for each line. It kills itself at the call of a function written in C, of Qdrant Edge or of the system,
+whose number is given; 0: never. Answers how many calls there were, if it was not killed, and its exit code."""
 
 
 class Killed:
@@ -65,15 +82,34 @@ class Killed:
             archive.add(1)
             archive.publish()
         self.root = root / "run"
-
-    def run(self, at: int) -> subprocess.CompletedProcess[str]:
-        """Run to the end, or to the kill."""
-        shutil.rmtree(self.root, ignore_errors=True)
-        shutil.copytree(self.start, self.root)
-        return subprocess.run(
-            [sys.executable, "-c", SCRIPT, self.what, str(self.root), str(at)], capture_output=True, text=True, check=False,
+        self._forks = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._forks.communicate()
+
+    def calls(self) -> int:
+        """Run to the end, and return how many calls there are to be killed at."""
+        calls, code = self._run(0)
+        assert code == "0"
+        return int(calls)
+
+    def kill(self, at: int) -> None:
+        """Run to the kill."""
+        assert self._run(at) == [str(-signal.SIGKILL)], at
+
+    def _run(self, at: int) -> list[str]:
+        shutil.rmtree(self.root, ignore_errors=True)
+        shutil.copytree(self.start, self.root)
+        assert self._forks.stdin is not None and self._forks.stdout is not None
+        self._forks.stdin.write(f"{self.what} {at} {self.root}\n")
+        self._forks.stdin.flush()
+        return self._forks.stdout.readline().split()
 
     def require_whole(self) -> None:
         """What is live answers as before, or as after; another publish goes through; nothing is left over."""
@@ -97,23 +133,21 @@ class Killed:
 @pytest.mark.slow
 @pytest.mark.parametrize(("what", "share"), [("publish", 0.8), ("compact", 0.7)])
 def test_kill__leaves_the_old_answers(tmp_path: Path, what: str, share: float) -> None:
-    killed = Killed(tmp_path, what)
-    ended = killed.run(0)
-    assert ended.returncode == 0, ended.stderr
-    assert killed.run(int(share * int(ended.stdout))).returncode == -signal.SIGKILL
-    killed.require_whole()
+    with Killed(tmp_path, what) as killed:
+        killed.kill(int(share * killed.calls()))
+        killed.require_whole()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["publish", "compact"])
-def test_kill__at_fifty_random_points(tmp_path: Path, what: str) -> None:
-    killed = Killed(tmp_path, what)
-    num_calls = int(killed.run(0).stdout)
+def test_kill__at_random_points(tmp_path: Path, what: str) -> None:
+    """25 of each; `make kills` does fifty."""
     draws = random.Random(21)
-    for _ in range(25):
-        at = draws.randrange(1, num_calls)
-        assert killed.run(at).returncode == -signal.SIGKILL, at
-        killed.require_whole()
+    with Killed(tmp_path, what) as killed:
+        num_calls = killed.calls()
+        for _ in range(NUM_KILLS):
+            killed.kill(draws.randrange(1, num_calls))
+            killed.require_whole()
 
 
 def test_publish__two_differences_at_once(tmp_path: Path) -> None:
