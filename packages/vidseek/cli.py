@@ -32,6 +32,7 @@ EXAMPLES = {
     "init": ["vidseek init harbour --videos /media/harbour",
              "vidseek init harbour --videos /media/harbour --captions notes.csv --yes --run",
              "vidseek init harbour --videos /media/harbour --backbone openai/clip-vit-base-patch32",
+             "vidseek init harbour --videos /media/harbour --ocr --speech pocketsphinx --yes",
              "Without --yes it asks where there is a terminal; elsewhere it says what it would do, and makes nothing."],
     "run": ["vidseek run", "vidseek run harbour", "vidseek run --renew",
             "It is `dvc repro` with the Python of this vidseek. A run that was stopped goes on where it was."],
@@ -78,7 +79,8 @@ EXAMPLES = {
     "training-set freeze": ["vidseek training-set freeze"],
     "training-set thaw": ["vidseek training-set thaw"],
     "demo render": ["vidseek demo render", "vidseek demo render --out /tmp/world --tiny"],
-    "demo show": ["vidseek demo show"],
+    "demo films": ["vidseek demo films", "vidseek demo films --out films"],
+    "demo show": ["vidseek demo show", "vidseek demo show --json | jq .searches"],
     "demo picture": ["vidseek demo picture demo.png"],
     "feedback freeze": ["vidseek feedback freeze"],
     "encoder build-engines": ["vidseek encoder build-engines --variant fp16"],
@@ -144,8 +146,8 @@ _group("training-set", "The training set: which pairs are trained and measured o
     "status": training_set.training_set_status, "freeze": training_set.training_set_freeze,
     "thaw": training_set.training_set_thaw,
 })
-_group("demo", "The demo world.", {
-    "render": demo.demo_render, "show": demo.demo_show, "picture": demo.demo_picture,
+_group("demo", "The demo: a rendered world, and a handful of real films.", {
+    "render": demo.demo_render, "films": demo.demo_films, "show": demo.demo_show, "picture": demo.demo_picture,
 })
 _group("feedback", "What people said of hits.", {"freeze": archive.feedback_freeze})
 _group("encoder", "The encoder bundle.", {"build-engines": running.encoder_build_engines})

@@ -12,8 +12,8 @@ from typer.main import get_command
 from vidseek.cli import EXAMPLES, EXIT_CODES, app
 from vidseek_media import errors
 
-RUNS_ON = {"run", "serve", "ui", "mcp", "mlflow", "demo show", "demo picture"}
-"""Commands that answer nothing: they run a program, or draw."""
+RUNS_ON = {"run", "serve", "ui", "mcp", "mlflow"}
+"""Commands that answer nothing: they run a program."""
 
 
 def commands() -> dict[str, object]:

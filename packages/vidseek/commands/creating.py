@@ -30,6 +30,10 @@ def init(
                                                        "or JSON lines.")] = None,
     backbone: Annotated[str | None, typer.Option(help="A model that was fetched, or a folder; by default the best that is "
                                                       "on this machine.")] = None,
+    ocr: Annotated[bool, typer.Option("--ocr", help="Read what the videos show in words too (needs the extra ocr).")
+                   ] = False,
+    speech: Annotated[str | None, typer.Option(metavar="ENGINE[=MODEL]", help="Hear what is said too: faster-whisper=MODEL, "
+                                               "openai=MODEL, pocketsphinx (each needs its extra).")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Take what is proposed, without a question.")] = False,
     run_now: Annotated[bool, typer.Option("--run", help="Run the pipeline at once.")] = False,
     as_json: printing.AsJson = False,
@@ -41,14 +45,24 @@ def init(
     from vidseek.new_archive.machine import this_machine
     from vidseek.new_archive.proposal import propose
     from vidseek.new_archive.source_look import absolute, look_at
+    from vidseek_media.installing import require_module
+    from vidseek_media.speech.registry import require_engine
 
     archive_folder.require_new(folder, absolute(videos))
+    engine, _, model = (speech or "").partition("=")
+    if engine:
+        require_engine(engine, model or None)
+    if ocr:
+        require_module("rapidocr", "ocr")
     machine = this_machine()
     chosen = named_backbone(backbone) if backbone else None
     printing.say_waiting("Looking at the videos ...")
     look = look_at(videos, captions=captions, workers=machine.cores)
     chosen = chosen or choose_backbone(machine, look.captions.languages)
-    proposal = propose(look, machine, chosen, captions=str(captions.absolute()) if captions else None)
+    proposal = propose(
+        look, machine, chosen, captions=str(captions.absolute()) if captions else None, reads_text=ocr,
+        speech=(engine, model or None),
+    )
     if not as_json:
         _show_look(look)
     is_asked = not yes and not as_json and sys.stdin.isatty()
@@ -242,6 +256,8 @@ def _cost_rows(costs: Costs, machine: Machine) -> list[tuple[str, str]]:
         ("clips", f"about {costs.num_clips:,}"),
         ("read, decode", read),
         ("embed", f"{costs.embed_seconds_per_hour:,.0f} s of a core for an hour of video"),
+        *([("read text", f"{costs.text_seconds:,.0f} s of a core")] if costs.text_seconds else []),
+        *([("hear speech", f"at most {costs.speech_seconds:,.0f} s of a core")] if costs.speech_seconds else []),
         ("teach", f"{costs.train_seconds:,.0f} s of a core" if costs.train_seconds else "nothing: too few captions"),
         ("in all", f"about {_minutes(costs.minutes)} on {machine.cores} cores, and {_size(costs.disk_bytes)} of disk"),
     ]

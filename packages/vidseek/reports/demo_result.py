@@ -143,3 +143,27 @@ def test_queries(archive: Archive, *, count: int) -> list[dict[str, Any]]:
     step = max(1, len(test) // count)
     rows: list[dict[str, Any]] = test.iloc[::step].head(count).to_dict("records")
     return rows
+
+
+def result() -> dict[str, Any]:
+    """Return what `show` prints, for a program.
+
+    Raises:
+        ArtifactError: the pipeline has not run.
+    """
+    archive = Archive.here()
+    figures = _read_json(archive.reports / "evaluate" / "metrics.json")
+    calibrated = _read_json(archive.reports / "calibrate" / "metrics.json")
+    settings = archive.settings().search
+    searcher = open_searcher(archive, settings, load_encoder(archive, settings, text_only=True))
+    return {
+        "cautions": list(cautions(archive)), "evaluate": figures, "moments": calibrated.get("moments") or {},
+        "proof": list(lines_of(_read_json(archive.selected))),
+        "searches": [
+            {"query": query["caption"], "hits": [
+                {"uri": hit.uri, "start_ms": hit.start_ms, "end_ms": hit.end_ms, "score": hit.score,
+                 "is_right": is_right(hit, query)}
+                for hit in searcher.search_text(query["caption"], limit=3).hits
+            ]} for query in test_queries(archive, count=_NUM_QUERIES)
+        ],
+    }

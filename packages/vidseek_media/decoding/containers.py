@@ -192,6 +192,10 @@ def message_of(error: BaseException) -> str:
     return " ".join(str(text).split())[:200]
 
 
+_LENIENT = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
+"""Metadata that is not UTF-8 stops no file. PyAV 19 has no such option: it lets every file through."""
+
+
 @contextmanager
 def _open(path: Path) -> Iterator[tuple[Container, io.FileIO | io.BytesIO, bool]]:
     """Open a file; give it with the bytes that it is read from, and whether it is a still picture."""
@@ -203,8 +207,7 @@ def _open(path: Path) -> Iterator[tuple[Container, io.FileIO | io.BytesIO, bool]
             is_picture = picture_format is not None and path.suffix.lower() not in _MOTION_JPEG
             file = io.BytesIO(on_disk.read()) if is_picture else on_disk
             container = stack.enter_context(av.open(
-                file, "r", format=picture_format, metadata_errors="ignore",
-                options={"protocol_whitelist": "file", **_whitelists()},
+                file, "r", format=picture_format, options={"protocol_whitelist": "file", **_whitelists()}, **_LENIENT,
             ))
         except FOREIGN as error:
             raise InputRejected(f"cannot be opened as video: {message_of(error)}", code="not-a-video") from error

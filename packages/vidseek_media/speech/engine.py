@@ -76,11 +76,15 @@ class SpeechEngine(abc.ABC):
     Attributes:
         name: In `speech.engine` of params.yaml.
         extra: Of pyproject.toml, that installs what it needs beside the voice activity model.
+        library: Import name of what it needs; empty where that is nothing more.
+        needs_model: Whether `speech.model` must be said.
         is_paid: Whether a span may cost money.
     """
 
     name: ClassVar[str]
     extra: ClassVar[str]
+    library: ClassVar[str] = ""
+    needs_model: ClassVar[bool] = False
     is_paid: ClassVar[bool] = False
 
     @abc.abstractmethod

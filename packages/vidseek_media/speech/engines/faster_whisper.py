@@ -26,6 +26,8 @@ class FasterWhisperEngine(SpeechEngine):
 
     name = "faster-whisper"
     extra = "whisper"
+    library = "faster_whisper"
+    needs_model = True
 
     def open(self, *, model: str | None, language: str | None, options: Mapping[str, Any]) -> Transcriber:
         """Implement `SpeechEngine.open`."""

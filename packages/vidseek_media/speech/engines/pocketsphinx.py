@@ -23,6 +23,7 @@ class PocketSphinxEngine(SpeechEngine):
 
     name = "pocketsphinx"
     extra = "pocketsphinx"
+    library = "pocketsphinx"
 
     def open(self, *, model: str | None, language: str | None, options: Mapping[str, Any]) -> Transcriber:
         """Implement `SpeechEngine.open`. `options` are parameters of its decoder, such as `lw`."""
