@@ -19,6 +19,7 @@ from vidseek.paths import ArchivePaths
 from vidseek_media.errors import ArtifactError, VidseekError
 from vidseek_media.output import disk_fault, lines_of, print_exceptions_shown, printable
 from vidseek_media.tables import first_rejected
+from vidseek_media.terminal.progress import waiting
 
 PATHS = ArchivePaths(Path())
 """Of the archive in the working directory, in which DVC runs the stages."""
@@ -46,7 +47,7 @@ def run_stage(stage: Callable[[], str]) -> None:
     print_exceptions_shown()
     name = Path(sys.argv[0]).stem
     try:
-        with stage_at_work(PATHS.state, name):
+        with waiting(name), stage_at_work(PATHS.state, name):
             said = stage()
     except Exception as error:
         fault = fault_of(error)

@@ -6,6 +6,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, NoReturn
 
 import typer
@@ -27,6 +28,7 @@ from vidseek.commands import (
     training_set,
 )
 from vidseek_media.errors import VidseekError
+from vidseek_media.terminal.progress import waiting
 
 EXAMPLES = {
     "init": ["vidseek init harbour --videos /media/harbour",
@@ -153,13 +155,18 @@ _group("feedback", "What people said of hits.", {"freeze": archive.feedback_free
 _group("encoder", "The encoder bundle.", {"build-engines": running.encoder_build_engines})
 
 
+UNTOLD = frozenset({"init", "forget", "run", "serve", "ui", "mcp", "mlflow", "watch"})
+"""Commands of which nobody is told how long they are at work: they ask, run until they are stopped, or run stages."""
+
+
 def main() -> NoReturn:
     """Run the command: an error of ours is one message on stderr and its exit code, never a traceback."""
     from vidseek_media.output import disk_fault, print_exceptions_shown
 
     print_exceptions_shown()
     try:
-        app()
+        with _telling(sys.argv[1:]):
+            app()
     except VidseekError as error:
         _end_with(error)
     except BrokenPipeError:
@@ -170,6 +177,13 @@ def main() -> NoReturn:
             raise
         _end_with(fault)
     sys.exit(0)
+
+
+def _telling(arguments: Sequence[str]) -> AbstractContextManager[object]:
+    """Return what tells, on standard error, that the command of these arguments is still at work."""
+    names = [" ".join(arguments[:length]) for length in (2, 1)]
+    name = next((each for each in names if each in EXAMPLES and each not in UNTOLD), "")
+    return waiting(name) if name else nullcontext()
 
 
 def _end_with(error: VidseekError) -> NoReturn:

@@ -180,18 +180,6 @@ def say_wrapped(text: str, *, mark: str = "") -> None:
                       break_on_hyphens=False))
 
 
-def say_waiting(text: str) -> None:
-    """Tell a person at a terminal what takes a while; a log has no use for it.
-
-    Args:
-        text: The line.
-    """
-    import sys
-
-    if sys.stderr.isatty():
-        say(text, err=True)
-
-
 has_printed_json = False
 """Whether standard output has its document: an error that follows is told on standard error alone."""
 

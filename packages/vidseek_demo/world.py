@@ -9,17 +9,18 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from multiprocessing import get_context
 from pathlib import Path
 
 import av
 import numpy as np
-from tqdm import tqdm
 
 from vidseek_demo.render import Camera, Picture, Take
 from vidseek_demo.scenes import AXES, GENERAL, THERMAL, Appearance, Scene, Side, distinct_scenes, near_duplicates
 from vidseek_demo.words import caption_of
 from vidseek_media.files.csv_files import write_csv
 from vidseek_media.files.folders import require_replaceable, sweep, whole_folder
+from vidseek_media.terminal.progress import counted
 
 STAMP = ".world.json"
 """Stands in each folder that was rendered, and says how."""
@@ -163,9 +164,9 @@ def _write_captions(path: Path, plan: dict[str, list[Shot]]) -> None:
 
 
 def _record_all(videos: list[tuple[Appearance, Path, list[Shot]]], workers: int | None) -> None:
-    with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn")) as pool:
         jobs = [pool.submit(_record, appearance, path, shots) for appearance, path, shots in videos]
-        for job in tqdm(as_completed(jobs), total=len(jobs), desc="rendering videos", unit="video", disable=None):
+        for job in counted(as_completed(jobs), "rendering", unit="video", total=len(jobs)):
             job.result()
 
 

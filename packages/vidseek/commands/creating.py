@@ -11,6 +11,7 @@ import typer
 
 from vidseek import printing
 from vidseek_media.errors import ConfigError
+from vidseek_media.terminal.progress import waiting
 
 if TYPE_CHECKING:
     from vidseek.new_archive.costs import Costs
@@ -56,8 +57,8 @@ def init(
         require_module("rapidocr", "ocr")
     machine = this_machine()
     chosen = named_backbone(backbone) if backbone else None
-    printing.say_waiting("Looking at the videos ...")
-    look = look_at(videos, captions=captions, workers=machine.cores)
+    with waiting("looking at the videos"):
+        look = look_at(videos, captions=captions, workers=machine.cores)
     chosen = chosen or choose_backbone(machine, look.captions.languages)
     proposal = propose(
         look, machine, chosen, captions=str(captions.absolute()) if captions else None, reads_text=ocr,
@@ -68,8 +69,8 @@ def init(
     is_asked = not yes and not as_json and sys.stdin.isatty()
     if is_asked:
         proposal = _ask(proposal, is_backbone_named=backbone is not None)
-    printing.say_waiting("Measuring what it will cost ...")
-    costs = estimate(look, proposal, machine)
+    with waiting("measuring what it will cost"):
+        costs = estimate(look, proposal, machine)
     if not as_json:
         _show_plan(proposal, costs, machine)
     require_room(folder, costs)

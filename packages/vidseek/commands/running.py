@@ -12,6 +12,7 @@ import typer
 
 from vidseek import printing
 from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_media.terminal.progress import waiting
 
 
 def serve(
@@ -135,8 +136,8 @@ def doctor(
     from vidseek.archive import Archive
     from vidseek.reports.doctor import examine
 
-    printing.say_waiting("Looking at the installation ...")
-    diagnosis = examine(Archive.here(), asks_hub=hub)
+    with waiting("looking at the installation"):
+        diagnosis = examine(Archive.here(), asks_hub=hub)
     if as_json:
         printing.print_json(diagnosis.to_json())
     else:

@@ -11,6 +11,7 @@ import typer
 from vidseek import printing
 from vidseek.matches import chance_if_unlikely
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
+from vidseek_media.terminal.progress import waiting
 
 if TYPE_CHECKING:
     from vidseek_retrieval.search.query import SearchOptions
@@ -119,8 +120,9 @@ def _search_here(
             f"nothing is published in {archive.root}: it has neither models/encoder nor index", code="not-published",
             remedy="Run `dvc repro` in the folder of the archive, or set VIDSEEK_HOME to it",
         )
-    encoder = load_encoder(archive, settings, text_only=not (images or clips or negative_images))
-    searcher = open_searcher(archive, settings, encoder)
+    with waiting("opening the encoder and the index"):
+        encoder = load_encoder(archive, settings, text_only=not (images or clips or negative_images))
+        searcher = open_searcher(archive, settings, encoder)
     spec = encoder.spec
     positive = QueryInputs(
         tuple(texts or ()), tuple(read_image(file) for file in images or ()),

@@ -1,4 +1,4 @@
-"""Shows the result of the demo: base against adapted model, four searches, and the next commands."""
+"""Shows the result of the demo: a brief in words, base against taught model, four searches, and the next commands."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from vidseek.archive import Archive, load_encoder, open_searcher
+from vidseek.reports.brief import brief_of, percent, percent_interval, points_interval
 from vidseek.reports.report import cautions
 from vidseek_media.errors import ArtifactError
 from vidseek_media.files.json_files import read_json
@@ -21,13 +22,13 @@ from vidseek_training.evaluation.proof_ledger import lines_of
 _NUM_QUERIES = 4
 
 _NEXT = """[bold]What to type next[/] (first: [cyan]source .venv/bin/activate[/])
-  [cyan]vidseek search "little banded tepid quadcopter inbound above the treeline"[/]   search the demo archive
-  [cyan]vidseek ui[/]                         a page to search with; [cyan]reports/report.html[/] says what came of it
-  [cyan]vidseek serve[/]                      the same over HTTP: POST /v1/search on port 3000
-  [cyan]vidseek mlflow[/]                     the runs, with curves and pictures
-  [cyan]dvc metrics show[/]                   every figure; [cyan]dvc plots show[/] draws the curves
-  your own videos: set [cyan]ingest.source[/] in params.yaml to their folder, then [cyan]dvc repro[/]
-  (README, "Quickstart")"""
+  [cyan]vidseek search "little banded tepid quadcopter inbound above the treeline"[/]
+  [cyan]vidseek ui[/]           a page to search with
+  [cyan]vidseek serve[/]        the same over HTTP: POST /v1/search on port 3000
+  [cyan]vidseek mlflow[/]       the runs, with curves and pictures
+  [cyan]dvc metrics show[/]     every figure; [cyan]dvc plots show[/] draws the curves
+All of this with right and wrong answers in pictures: [cyan]reports/report.html[/]
+Your own videos: [cyan]vidseek init[/] (README, "Quickstart")"""
 
 
 def show() -> None:
@@ -39,12 +40,15 @@ def show() -> None:
     archive, console = Archive.here(), Console()
     figures = _read_json(archive.reports / "evaluate" / "metrics.json")
     console.print()
+    brief = brief_of(archive)
+    for paragraph in (brief.holds, brief.taught, brief.better):
+        console.print(f"{escape(paragraph)}\n", highlight=False)
     for caution in cautions(archive):
         console.print(f"[bold red]{escape(caution)}.[/]")
     console.print(_recalls(figures))
     found = _read_json(archive.reports / "calibrate" / "metrics.json").get("moments") or {}
     for line in [*_facts(figures), *_moments(found)]:
-        console.print(line)
+        console.print(escape(line), highlight=False)
     for line in lines_of(_read_json(archive.selected)):
         console.print(f"Proof: {escape(line)}", highlight=False)
     console.print()
@@ -61,16 +65,17 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _recalls(figures: dict[str, Any]) -> Table:
-    title = "Held-out queries of the domain, text to clip, in % (95 % interval)"
+    title = ("How often a test caption's clip is the first that is found (R@1), or among\nthe first 5 or 10, in % "
+             "(95 % interval)")
     table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
-    for heading in ("gallery", "", "R@1", "R@5", "R@10"):
+    for heading in ("captions", "model", "R@1", "R@5", "R@10"):
         table.add_column(heading, no_wrap=True)
     for gallery, entry in figures["galleries"].items():
-        for model in ("base", "adapted"):
+        for model, told in (("base", "as it came"), ("adapted", "taught")):
             cells = [_interval(entry[model][f"r{k}_interval"]) for k in (1, 5, 10)]
-            table.add_row(f"{gallery} ({entry['num_queries']})" if model == "base" else "", model, *cells)
+            table.add_row(f"{gallery} ({entry['num_queries']})" if model == "base" else "", told, *cells)
         gains = [_interval(entry["gain"][f"r{k}"], signed=True) for k in (1, 5, 10)]
-        table.add_row("", "[green]gain[/]", *gains, end_section=True)
+        table.add_row("", "[green]gain, points[/]", *gains, end_section=True)
     return table
 
 
@@ -83,35 +88,35 @@ def _interval(of: dict[str, Any], *, signed: bool = False) -> str:
 
 def _facts(figures: dict[str, Any]) -> list[str]:
     lines = [
-        f"Gallery {gallery}: {entry['num_queries']} queries of {entry['num_groups']} groups of videos"
+        f"The {gallery} captions are of {entry['num_groups']} groups of videos that differ"
         + (f"; {note}" if (note := entry["gain"]["r1"].get("note")) else "")
         for gallery, entry in figures["galleries"].items()
     ]
     for gallery, entry in figures.get("both_sides", {}).get("without", {}).items():
         if entry["num_queries"] < figures["galleries"][gallery]["num_queries"] and entry["num_queries"]:
             lines.append(
-                f"Gallery {gallery} without what training or the general world has too: {entry['num_queries']} queries, R@1 "
-                f"{entry['base']['r1']:.3f} → {entry['adapted']['r1']:.3f}"
+                f"{entry['num_queries']} of the {gallery} captions have nothing alike in training or in the general world: "
+                f"first for {percent(entry['base']['r1'])} of them before, {percent(entry['adapted']['r1'])} after"
             )
     shares = figures["two_way"]["adapted"]
     if shares:
         base = figures["two_way"]["base"]
-        told = ", ".join(f"{axis} {base[axis]:.2f} → {share:.2f}" for axis, share in shares.items())
-        lines.append(f"Direction, right of two choices, base → adapted: {told}")
+        told = ", ".join(f"{axis} {percent(base[axis])} → {percent(share)}" for axis, share in shares.items())
+        lines.append(f"Directions, right of two choices, as it came → taught: {told}")
     if isinstance(figures["retention"], dict):
         kept = figures["retention"]
-        change = _interval(kept["change"]["r1"], signed=True)
-        before, after = kept["base"]["r1"], kept["adapted"]["r1"]
-        lines.append(f"General world, R@1: {before:.3f} → {after:.3f}; change in points {change}")
+        before, after = percent(kept["base"]["r1"]), percent(kept["adapted"]["r1"])
+        change = points_interval(kept["change"]["r1"])
+        lines.append(f"The general world, right clip first: {before} → {after}; change {change}")
     else:
-        lines.append(f"General world: retention {figures['retention']}")
+        lines.append(f"The general world: retention {figures['retention']}")
     return lines
 
 
 def _moments(found: dict[str, Any]) -> list[str]:
     return [
-        f"Moments in whole videos ({gallery}), in %: the first is right {_interval(entry['r1_interval'])}, one of five "
-        f"{_interval(entry['r5_interval'])}"
+        f"Moments in whole videos ({gallery}): the first is right for {percent_interval(entry['r1_interval'])}, one of five "
+        f"for {percent_interval(entry['r5_interval'])}"
         for gallery, entry in found.items()
     ]
 
@@ -121,12 +126,12 @@ def _searches(archive: Archive, console: Console) -> None:
     searcher = open_searcher(archive, settings, load_encoder(archive, settings, text_only=True))
     for query in test_queries(archive, count=_NUM_QUERIES):
         answer = searcher.search_text(query["caption"], limit=3)
-        console.print(f"[bold]vidseek search[/] [cyan]{query['caption']!r}[/]")
+        console.print(f"[bold]vidseek search[/] [cyan]{escape(repr(query['caption']))}[/]")
         for hit in answer.hits:
-            mark = "[green]✓[/]" if is_right(hit, query) else " "
+            mark = "[green]✓[/]" if is_right(hit, query) else "[red]✗[/]"
             span = f"{hit.start_ms / 1000:6.1f} – {hit.end_ms / 1000:6.1f} s"
-            console.print(f"  {mark} {hit.score:.3f}  {span}  {hit.uri}")
-    console.print("[dim]✓ marks a hit that overlaps the scene that the query was written for[/]\n")
+            console.print(f"  {mark} score {hit.score:.3f}  {span}  {escape(hit.uri)}", highlight=False)
+    console.print("[dim]✓ marks a hit that overlaps the scene that the caption was written for; ✗ is another[/]\n")
 
 
 def is_right(hit: Hit, query: dict[str, Any]) -> bool:

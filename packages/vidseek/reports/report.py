@@ -1,4 +1,4 @@
-"""The report of an archive: one self-contained page with figures, proofs and pictures."""
+"""The report of an archive: one self-contained page, a brief in words first, then figures, proofs and pictures."""
 
 from __future__ import annotations
 
@@ -13,17 +13,27 @@ import pandas as pd
 
 from vidseek.archive import Archive
 from vidseek.paths import ArchivePaths
+from vidseek.reports.brief import (
+    brief_of,
+    counted,
+    is_taught,
+    length_text,
+    percent,
+    percent_interval,
+    points_interval,
+    verdict,
+)
+from vidseek.reports.charts import HEIGHT, WIDTH, histogram, reliability
 from vidseek.reports.overview import GATES, STAGES, read_json
 from vidseek_media.files.pages import write_page
 from vidseek_media.tables import CAPTIONS, CLIPS, PAIRS, SEGMENTS, VIDEOS, read_rejected, read_table
 from vidseek_media.text.segments import SEGMENTS_FILE
-from vidseek_quality.intervals import interval_text
 
-NUM_BARS = 12
 NUM_REASONS = 10
 NUM_SCRIPTS = 10_000
 """Captions whose writing is told, drawn with a fixed seed: of a share of one half the standard error is 0.5 points."""
-_WIDTH, _HEIGHT = 560, 140
+RETRIEVAL = "retrieval.png"
+"""One picture of all answers, for MLflow; the page shows the answers one by one."""
 
 
 def write_report(archive: Archive, path: Path) -> None:
@@ -41,11 +51,11 @@ def write_report(archive: Archive, path: Path) -> None:
     metrics = read_json(reports / "evaluate" / "metrics.json") or {}
     selected = read_json(archive.selected) or {}
     write_page(
-        path, "vidseek", "report.html", width=_WIDTH, height=_HEIGHT, cautions=cautions(archive), data=_data(data),
-        rejected=_rejected(data), gates=_gates(reports), proof=_proof(metrics), moments=_moments(reports),
-        calibration=_calibration(reports), drift=_drift(reports), duplicates=_duplicates(data),
-        pictures=[(base64.b64encode(path.read_bytes()).decode(), caption) for path, caption in pictures_of(archive)],
-        lineage=_lineage(archive, selected), challenges=_challenges(selected),
+        path, "vidseek", "report.html", width=WIDTH, height=HEIGHT, brief=brief_of(archive), cautions=cautions(archive),
+        data=_data(data), rejected=_rejected(data), gates=_gates(reports), proof=_proof(metrics, selected),
+        answers=_answers(reports), moments=_moments(reports), calibration=_calibration(reports), drift=_drift(reports),
+        duplicates=_duplicates(data), pictures=_pictures(archive), lineage=_lineage(archive, selected),
+        challenges=_challenges(selected),
     )
 
 
@@ -82,11 +92,6 @@ def _training_of(paths: ArchivePaths, selected: Mapping[str, Any]) -> Path | Non
     return None if of is not None and of != selected.get("adapter_sha256") else folder
 
 
-def _length(duration_ms: int) -> str:
-    """In hours, or in minutes where it is less than one."""
-    return f"{duration_ms / 3_600_000:,.1f} h" if duration_ms >= 3_600_000 else f"{duration_ms / 60_000:.1f} min"
-
-
 def _data(data: Path) -> dict[str, Any]:
     videos = read_table(data / "ingest" / "videos.parquet", VIDEOS)
     clips = read_table(data / "cut" / "clips.parquet", CLIPS)
@@ -94,22 +99,30 @@ def _data(data: Path) -> dict[str, Any]:
     pairs = read_table(data / "pairs" / "pairs.parquet", PAIRS)
     drawn = captions["text"].sample(min(len(captions), NUM_SCRIPTS), random_state=0)
     of_all = "" if len(drawn) == len(captions) else f", of {len(drawn)} drawn"
-    counted = {
-        f"Writing of the captions{of_all}": drawn.map(script_of), "Where the captions are from": captions["writer"],
+    groups = {
+        ("script", f"Scripts that the captions are written in{of_all}"): drawn.map(script_of),
+        ("from", "Where the captions are from (file: files that people wrote)"): captions["writer"],
     }
     return {
         "big": [
-            (len(videos), "videos"), (_length(int(videos["duration_ms"].sum())), "of video"), (len(clips), "clips"),
-            (len(captions), "captions"), (len(pairs), "pairs"),
+            _big(len(videos), "video"), (length_text(int(videos["duration_ms"].sum())), "of video"),
+            _big(len(clips), "clip"), _big(len(captions), "caption"), _big(len(pairs), "pair"),
         ],
-        "splits": ", ".join(f"{num} {name}" for name, num in sorted(pairs["split"].value_counts().items())) or "none",
+        "splits": ", ".join(f"{num:,} for {name}" for name, num in sorted(pairs["split"].value_counts().items())) or "none",
         "histograms": [
-            _histogram(videos["duration_ms"] / 1000, "Length of the videos, in seconds"),
-            _histogram(captions["text"].str.len(), "Length of the captions, in characters"),
+            histogram(videos["duration_ms"] / 1000, title="How long the videos are", x_label="length of a video, in seconds",
+                      y_label="number of videos", unit="seconds"),
+            histogram(captions["text"].str.len(), title="How long the captions are",
+                      x_label="length of a caption, in characters", y_label="number of captions", unit="characters"),
         ],
         "evidence": _evidence(data),
-        "counts": {title: list(values.value_counts().items()) for title, values in counted.items()},
+        "counts": [(head, title, list(values.value_counts().items())) for (head, title), values in groups.items()],
     }
+
+
+def _big(num: int, what: str) -> tuple[str, str]:
+    number, noun = counted(num, what).split(" ")
+    return number, noun
 
 
 def _evidence(data: Path) -> list[tuple[str, int, int, str]]:
@@ -120,7 +133,7 @@ def _evidence(data: Path) -> list[tuple[str, int, int, str]]:
             continue
         table = read_table(data / stage / SEGMENTS_FILE, SEGMENTS, columns=["video_id", "start_ms", "end_ms", "source"])
         for source, segments in table.groupby("source"):
-            length = _length(int((segments["end_ms"] - segments["start_ms"]).sum()))
+            length = length_text(int((segments["end_ms"] - segments["start_ms"]).sum()))
             rows.append((f"{stage}: {source}", len(segments), segments["video_id"].nunique(), length))
     return rows
 
@@ -148,17 +161,42 @@ def _gates(reports: Path) -> list[tuple[str, bool, str]]:
     ]
 
 
-def _proof(metrics: Mapping[str, Any]) -> dict[str, Any]:
+def _proof(metrics: Mapping[str, Any], selected: Mapping[str, Any]) -> dict[str, Any]:
     galleries: Mapping[str, Any] = metrics.get("galleries") or {}
+    models = {"base": "as it came"} | ({"adapted": "taught"} if is_taught(selected) else {})
     return {
         "rows": [
-            (f"{gallery} ({entry['num_queries']} queries)", model,
-             *(interval_text(entry[model][f"r{k}_interval"]) for k in (1, 5, 10)))
-            for gallery, entry in galleries.items() for model in ("base", "adapted")
+            (f"{gallery} ({entry['num_queries']} captions)", told,
+             *(percent_interval(entry[model][f"r{k}_interval"]) for k in (1, 5, 10)))
+            for gallery, entry in galleries.items() for model, told in models.items()
         ],
-        "gains": [f"{gallery}: {_verdict(entry['gain']['r1'])}{_groups(entry)}" for gallery, entry in galleries.items()],
-        "notes": [_on_both_sides(metrics), _retention(metrics)],
+        "ranges": [
+            {"label": f"{gallery}, {told}", "is_taught": model == "adapted", **_range(entry[model]["r1_interval"])}
+            for gallery, entry in galleries.items() for model, told in models.items()
+        ],
+        "gains": [f"{gallery}: {_gain(entry['gain']['r1'])}{_groups(entry)}" for gallery, entry in galleries.items()]
+        if is_taught(selected) else [],
+        "notes": [_on_both_sides(metrics), _retention(metrics) if is_taught(selected) else ""],
     }
+
+
+def _range(figure: Mapping[str, Any]) -> dict[str, Any]:
+    """Ends of an interval in per cent; without one, both are the value."""
+    low, high = (figure["value"] if figure[end] is None else figure[end] for end in ("low", "high"))
+    return {"value": 100 * figure["value"], "low": 100 * low, "high": 100 * high, "text": percent_interval(figure)}
+
+
+def _answers(reports: Path) -> dict[str, Any] | None:
+    """Some test captions with the clips that were found, as the stage `evaluate` drew them; None where it drew none."""
+    folder = reports / "evaluate" / "pictures"
+    content = read_json(folder / "answers.json")
+    if content is None:
+        return None
+    for query in (*content["right"], *content["wrong"]):
+        for each in query["answers"]:
+            picture = folder / "answers" / Path(each["file"]).name
+            each["picture"] = base64.b64encode(picture.read_bytes()).decode() if picture.is_file() else ""
+    return content
 
 
 def _on_both_sides(metrics: Mapping[str, Any]) -> str:
@@ -174,19 +212,22 @@ def _on_both_sides(metrics: Mapping[str, Any]) -> str:
     if not counts:
         return ""
     without = [
-        f"{gallery} {entry['base']['r1']:.3f} before, {entry['adapted']['r1']:.3f} after ({entry['num_queries']} queries)"
-        if "adapted" in entry else f"{gallery} has no other query" for gallery, entry in found["without"].items()
+        f"{gallery} {percent(entry['base']['r1'])} before, {percent(entry['adapted']['r1'])} after "
+        f"({counted(entry['num_queries'], 'caption')})"
+        if "adapted" in entry else f"{gallery} has no other caption" for gallery, entry in found["without"].items()
     ]
-    return f"Test queries that stand on both sides: {', '.join(counts)}. R@1 without them: {'; '.join(without)}"
+    return (f"Some test captions are easier because training has something alike: {', '.join(counts)}. The right clip is "
+            f"first without these: {'; '.join(without)}")
 
 
 def _retention(metrics: Mapping[str, Any]) -> str:
     kept = metrics.get("retention")
     if not isinstance(kept, dict):
-        return f"What was known before: {kept}"
+        return f"What the model knew before: {kept}"
     return (
-        f"What was known before (the general world, {kept['num_queries']} queries): R@1 {kept['base']['r1']:.3f} "
-        f"before, {kept['adapted']['r1']:.3f} after; change {interval_text(kept['change']['r1'])}"
+        f"What the model knew before (the general world, {counted(kept['num_queries'], 'caption')}): the right clip is "
+        f"first for {percent(kept['base']['r1'])} before, {percent(kept['adapted']['r1'])} after; change "
+        f"{points_interval(kept['change']['r1'])}"
     )
 
 
@@ -198,13 +239,13 @@ def _moments(reports: Path) -> dict[str, Any] | None:
     num, num_published = figures["num_clips"], figures["num_clips_published"]
     return {
         "rows": [
-            (name, *(interval_text(entry[f"{key}_interval"]) for key in ("r1", "r5", "r10")))
+            (name, *(percent_interval(entry[f"{key}_interval"]) for key in ("r1", "r5", "r10")))
             for name, entry in figures["moments"].items()
         ],
         "num": num, "num_published": num_published,
         "expected": [
-            f"{name}: R@1 {entry['expected_of_all']['r1']:.3f}, R@5 {entry['expected_of_all']['r5']:.3f}, R@10 "
-            f"{entry['expected_of_all']['r10']:.3f}"
+            f"{name}: {percent(entry['expected_of_all']['r1'])} first, {percent(entry['expected_of_all']['r5'])} of 5, "
+            f"{percent(entry['expected_of_all']['r10'])} of 10"
             for name, entry in figures["moments"].items() if "expected_of_all" in entry
         ],
     }
@@ -216,7 +257,7 @@ def _calibration(reports: Path) -> dict[str, Any] | None:
     curve = reports / "calibrate" / "reliability.csv"
     if "calibration_error" not in figures or not curve.exists():
         return None
-    return {"figures": figures, "bins": pd.read_csv(curve).to_dict("records")}
+    return {"figures": figures, "chart": reliability(pd.read_csv(curve).to_dict("records"))}
 
 
 def _drift(reports: Path) -> dict[str, Any] | None:
@@ -224,7 +265,9 @@ def _drift(reports: Path) -> dict[str, Any] | None:
     if found is None:
         return None
     queries, clips = found["queries"], found["clips"]
-    rows = [(name, f"{value:.3f}", queries["levels"][name]) for name, value in (queries.get("psi") or {}).items()]
+    rows = [
+        (f"queries, {name}", f"{value:.3f}", queries["levels"][name]) for name, value in (queries.get("psi") or {}).items()
+    ]
     if clips["psi"] is not None:
         rows.append(("clips", f"{clips['psi']:.3f}", clips["level"]))
     return {
@@ -245,32 +288,45 @@ def _duplicates(data: Path) -> dict[str, int] | None:
 
 
 def pictures_of(paths: ArchivePaths) -> list[tuple[Path, str]]:
-    """Return the pictures of the page, each with a caption."""
+    """Return the pictures that belong to the archive's model, each with a caption."""
     train = _training_of(paths, read_json(paths.selected) or {})
     wanted = [
-        (paths.reports / "evaluate" / "pictures" / "retrieval.png",
-         "Test queries and the clips that were found; the right one is framed in green"),
-        (paths.reports / "evaluate" / "pictures" / "map.png", "Texts and clips on a plane"),
+        (paths.reports / "evaluate" / "pictures" / RETRIEVAL,
+         "A row is a test caption with the clips that were found, the nearest first; the right one is framed in green"),
     ]
     if train is not None:
         wanted += [
-            (train / "pictures" / "map.png", "Texts and clips on a plane, before and after the training"),
-            (train / "pictures" / "curves.png", "The training"),
+            (train / "pictures" / "curves.png",
+             "The training: the loss should fall, and the right clips should come first for more captions"),
+            (train / "pictures" / "map.png",
+             "Validation captions and clips as the model sees them, on a plane, before and after the training: lines join a "
+             "caption and its clip; short lines are good, two clouds apart are not"),
         ]
     return [(path, caption) for path, caption in wanted if path.is_file()]
+
+
+def _pictures(archive: Archive) -> list[tuple[str, str]]:
+    has_answers = (archive.reports / "evaluate" / "pictures" / "answers.json").is_file()
+    shown = [(path, told) for path, told in pictures_of(archive) if not (has_answers and path.name == RETRIEVAL)]
+    return [(base64.b64encode(path.read_bytes()).decode(), told) for path, told in shown]
 
 
 def _lineage(archive: Archive, selected: Mapping[str, Any]) -> list[tuple[str, str]]:
     spec = read_json(archive.bundle / "encoder.json") or {}
     receipt = read_json(archive.receipts / "publish.json") or {}
+    recall = (receipt.get("verification") or {}).get("recall_at_10")
     parts = [
-        ("backbone", spec.get("backbone")), ("encoder_version", spec.get("encoder_version")),
-        ("variants", ", ".join(spec.get("variants") or [])), ("setting", selected.get("setting")),
-        ("adapter (sha256)", selected.get("adapter_sha256")), ("MLflow run", selected.get("run_id")),
-        ("collection", receipt.get("collection")), ("clips in it", receipt.get("num_points")),
-        ("recall at 10, approximate against exact", (receipt.get("verification") or {}).get("recall_at_10")),
+        ("Backbone: the model to begin from", spec.get("backbone")),
+        ("Version of its vectors (encoder_version)", spec.get("encoder_version")),
+        ("Precisions of the encoder that passed", ", ".join(spec.get("variants") or [])),
+        ("Adapter: the setting of train.settings", selected.get("setting")),
+        ("Digest of the adapter (sha256)", selected.get("adapter_sha256")), ("Its run in MLflow", selected.get("run_id")),
+        ("Collection of the index", receipt.get("collection")), ("Clips in it", receipt.get("num_points")),
+        ("Of the 10 nearest clips, found by the fast search", None if recall is None else percent(recall)),
     ]
-    return [(name, str(value)) for name, value in parts if value not in (None, "")]
+    return [
+        (name, f"{value:,}" if isinstance(value, int) else str(value)) for name, value in parts if value not in (None, "")
+    ]
 
 
 def _challenges(selected: Mapping[str, Any]) -> Sequence[str]:
@@ -282,32 +338,10 @@ def _challenges(selected: Mapping[str, Any]) -> Sequence[str]:
     return lines_of(selected)
 
 
-def _histogram(values: pd.Series[Any], title: str) -> dict[str, Any] | None:
-    """Bars of equal width from the least to the greatest value; None where there is none."""
-    values = values.dropna()
-    if values.empty:
-        return None
-    counts = values.value_counts(bins=min(NUM_BARS, max(1, values.nunique())), sort=False)
-    step = _WIDTH / len(counts)
-    return {
-        "title": title,
-        "bars": [
-            {"x": place * step + 1, "width": step - 2, "height": num / counts.max() * _HEIGHT}
-            for place, num in enumerate(counts)
-        ],
-        "note": f"{values.min():.4g} to {values.max():.4g}, half below {values.median():.4g}; "
-                f"the highest bar is {counts.max()}",
-    }
-
-
-def _verdict(gain: Mapping[str, Any]) -> str:
-    if gain["low"] is None:
-        return f"it differs by {gain['value']:.3f} in R@1, {gain.get('note') or 'not proven'}"
-    told = f"by {interval_text(gain)} in R@1"
-    if gain["low"] > 0:
-        return f"adapted is better {told}"
-    return f"adapted is worse {told}" if gain["high"] < 0 else f"no difference is proven: it differs {told}"
+def _gain(gain: Mapping[str, Any]) -> str:
+    proven = {"better": "the taught model is better by", "worse": "the taught model is worse by"}
+    return f"{proven.get(verdict(gain), 'no difference is proven; it differs by')} {points_interval(gain)}"
 
 
 def _groups(entry: Mapping[str, Any]) -> str:
-    return f"; {entry['num_queries']} queries of {entry['num_groups']} groups of videos" if "num_groups" in entry else ""
+    return f"; from {counted(entry['num_groups'], 'group')} of videos that differ" if "num_groups" in entry else ""

@@ -12,13 +12,12 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
-from tqdm import tqdm
-
 from vidseek_media.decoding.sandbox import Confinement
 from vidseek_media.decoding.worker_process import Job
 from vidseek_media.decoding.workers import ForkServer, Limits, Worker
 from vidseek_media.errors import VidseekError
 from vidseek_media.settings import RECYCLE_AFTER, WORKER_MEMORY_MIB
+from vidseek_media.terminal.progress import counted
 
 Input = TypeVar("Input")
 
@@ -117,7 +116,7 @@ def run_videos(
         function, items, workers=max(1, min(workers, len(items))), timeout_seconds=timeout_seconds,
         timeout_setting=timeout_setting, memory_mib=memory_mib, recycle_after=recycle_after,
     )) as outcomes:
-        yield tqdm(outcomes, desc=label, unit="video", total=len(items), disable=None)
+        yield counted(outcomes, label, unit="video", total=len(items))
 
 
 def run_one(

@@ -19,12 +19,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from tqdm import tqdm
-
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected, ServiceError, VidseekError
 from vidseek_media.files.folders import whole_file, write_text
 from vidseek_media.installing import install_command
 from vidseek_media.records import Refusal
+from vidseek_media.terminal.progress import counted
 from vidseek_media.urls import bare_url, without_secrets
 
 EXTRAS: Mapping[str, str] = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
@@ -111,7 +110,7 @@ class Downloads:
         with ThreadPoolExecutor(THREADS) as pool:
             futures = [(target, pool.submit(job.run, stop)) for target, job in jobs]
             try:
-                for target, future in tqdm(futures, desc="download", unit="file", disable=None):
+                for target, future in counted(futures, "download", unit="file"):
                     try:
                         future.result()
                     except InputRejected as error:

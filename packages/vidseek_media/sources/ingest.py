@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
 from vidseek_media.decoding.probe import Probe, probe
 from vidseek_media.decoding.worker_batch import run_videos
@@ -24,6 +23,7 @@ from vidseek_media.sources.opening import source_of
 from vidseek_media.sources.originals import FileUnreadable
 from vidseek_media.sources.source import FORGOTTEN, VIDEO_SUFFIXES, Annotations, Source
 from vidseek_media.tables import REJECTED, SIDECAR, TRANSCRIPTS, VIDEOS, read_table, write_table
+from vidseek_media.terminal.progress import counted
 from vidseek_media.text.sidecars import (
     ABOUT_VIDEO,
     ClipNaming,
@@ -177,7 +177,7 @@ def _identify(paths: Mapping[str, Path], book: Ledger, rejected: dict[str, Refus
         rejected: Gets why, by uri, of what cannot be read.
     """
     ids, away = {}, set()
-    for uri, path in tqdm(paths.items(), desc="hash", unit="file", disable=None):
+    for uri, path in counted(paths.items(), "hash", unit="file"):
         try:
             stat = path.stat()
             ids[uri] = book.id_of(path, stat) or video_id_of(path)

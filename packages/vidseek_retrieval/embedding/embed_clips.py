@@ -19,13 +19,13 @@ from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.files.folders import sole_writer
 from vidseek_media.frame_store.stored_clips import StoredClip, read_frames, stored_clips
 from vidseek_media.records import ClipFrames
+from vidseek_media.terminal.progress import Progress
 from vidseek_retrieval.embedding.embedding_parts import PARTS_FOLDER, write_part
 from vidseek_retrieval.embedding.part_store import PIECE_ROWS, PartStore, Space
 from vidseek_retrieval.settings import BATCH
@@ -105,7 +105,7 @@ def embed_archive(
         todo = {store.path_of(piece): [clips[clip_id] for clip_id, _ in piece] for piece in pieces}
         execute = executor or partial(embed_pieces, encoder=encoder)
         if todo:
-            with tqdm(total=len(missing), desc="embed", unit="clip", disable=None) as progress:
+            with Progress("embed", unit="clip", total=len(missing)) as progress:
                 execute(frames, todo, batch=batch, progress=progress.update)
         for part in todo:
             store.note(part)

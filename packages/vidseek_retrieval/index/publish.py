@@ -11,10 +11,9 @@ from itertools import count, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed
 from vidseek_media.files.json_files import write_json
+from vidseek_media.terminal.progress import counted
 from vidseek_retrieval.confidence.calibration import Calibration
 from vidseek_retrieval.dedup.video_matches import Duplicate
 from vidseek_retrieval.index.aliases import (
@@ -354,8 +353,8 @@ def _verified(
 
 
 def _told(points: Iterable[Point], metadata: CollectionMetadata) -> Iterable[Point]:
-    """Return the points, with a bar of progress on a terminal."""
-    return tqdm(points, total=metadata.num_points, desc="publish", unit="point", disable=None)
+    """Return the points, with their progress."""
+    return counted(points, "publish", unit="point", total=metadata.num_points)
 
 
 def _as_rebuilt(metadata: CollectionMetadata, *, stored: Collection[str]) -> CollectionMetadata:

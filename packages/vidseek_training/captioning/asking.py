@@ -10,9 +10,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from tqdm import tqdm
-
 from vidseek_media.errors import ServiceError
+from vidseek_media.terminal.progress import Progress
 from vidseek_training.captioning.budget import Budget, Cancelled, Reservation, Subject
 from vidseek_training.captioning.journal import Journal
 from vidseek_training.captioning.prompt import BadAnswer, read_answer
@@ -69,25 +68,25 @@ def ask_all(
             the first `MAX_FRUITLESS` clips got no captions. Pending requests are finished first, also on an interrupt.
     """
     run = _Run(provider, settings, journal)
-    bar = tqdm(total=num_jobs, desc="caption", unit="clip", disable=None)
     pending: set[Future[Outcome]] = set()
     try:
-        with ThreadPoolExecutor(settings.concurrency, thread_name_prefix="caption") as pool:
+        with (
+            Progress("caption", unit="clip", total=num_jobs) as progress,
+            ThreadPoolExecutor(settings.concurrency, thread_name_prefix="caption") as pool,
+        ):
             try:
                 for subject, request in jobs:
                     while len(pending) >= (settings.concurrency if run.is_proven else 1):
-                        pending = run.collect(pending, bar)
+                        pending = run.collect(pending, progress)
                     pending.add(pool.submit(run.caption, subject, request))
                 while pending:
-                    pending = run.collect(pending, bar)
+                    pending = run.collect(pending, progress)
             except BaseException:
-                bar.set_description("waiting for those under way")
+                progress.note("waiting for those under way")
                 run.stop()  # The pool is then left when those under way are answered.
                 raise
     except Stop as stop:
         raise stop.error from stop
-    finally:
-        bar.close()
     return run.unanswered
 
 
@@ -107,13 +106,13 @@ class _Run:
         self._stopped.set()
         self._budget.close()
 
-    def collect(self, pending: set[Future[Outcome]], bar: tqdm[None]) -> set[Future[Outcome]]:
+    def collect(self, pending: set[Future[Outcome]], progress: Progress) -> set[Future[Outcome]]:
         """Wait for one of `pending`; those that are left."""
         done, left = wait(pending, return_when=FIRST_COMPLETED)
         for future in done:
             outcome = future.result()
-            bar.update()
-            bar.set_postfix_str(f"{self._budget.counted_usd:.4f} USD", refresh=False)
+            progress.update()
+            progress.note(f"{self._budget.counted_usd:.4f} USD")
             self._count(outcome)
         return left
 

@@ -17,6 +17,7 @@ from vidseek_quality.intervals import share_interval
 from vidseek_training import backbones
 from vidseek_training.backbones import Backbone
 from vidseek_training.dataset.pair_set import PairSet, load_pairs
+from vidseek_training.evaluation.answers import write_answers
 from vidseek_training.evaluation.both_sides import figures_without_both_sides
 from vidseek_training.evaluation.champion import adapter_of, read_selected
 from vidseek_training.evaluation.embedding import embed_pairs
@@ -203,3 +204,4 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
         pictures.draw_retrieval(
             evaluation.test, evaluation.exported.texts, evaluation.exported.videos, out / "pictures" / "retrieval.png"
         )
+        write_answers(evaluation.test, evaluation.exported, out / "pictures")

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from vidseek_media.errors import ArtifactError
 from vidseek_media.files.folders import whole_file
+from vidseek_media.terminal.progress import Progress
 from vidseek_training.backbones import Backbone
 from vidseek_training.dataset.pair_set import PairSet, augment, choose_frames, to_pixels
 from vidseek_training.fitting.precision import bf16_products
@@ -126,7 +126,7 @@ def _fill(
     out: NDArray[np.float16] | None = None
     model.eval()
     batches = math.ceil(len(first) / _BATCH)
-    with tqdm(total=settings.cached_views * batches, desc="lower layers", unit="batch", disable=None) as bar:
+    with Progress("lower layers", unit="batch", total=settings.cached_views * batches) as bar:
         for view in range(settings.cached_views):
             for start in range(0, len(first), _BATCH):
                 rows = first[start : start + _BATCH]

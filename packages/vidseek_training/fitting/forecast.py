@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vidseek_media.errors import ConfigError
+from vidseek_media.terminal.progress import spoken
 from vidseek_training.backbones import BackboneSpec
 from vidseek_training.dataset.sampling import Data
 from vidseek_training.settings import TrainSettings
@@ -95,7 +96,7 @@ class Forecast:
         work = self.work
         return (
             f"plan: {work.num_pairs:,} pairs, {work.num_steps:,} steps of {work.pairs_a_step}, {work.epochs:.3g} epochs, "
-            f"{work.num_validations} validations; about {_spoken(self.seconds)} and "
+            f"{work.num_validations} validations; about {spoken(self.seconds)} and "
             f"{self.memory_bytes / 2**30:.1f} GiB here "
             "(measured on a few rows, frames not read from disk)"
         )
@@ -199,9 +200,3 @@ def _now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.monotonic()
-
-
-def _spoken(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

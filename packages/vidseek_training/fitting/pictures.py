@@ -15,6 +15,8 @@ from vidseek_training.evaluation.retrieval_metrics import Vectors
 matplotlib.use("Agg")
 Matrix = NDArray[np.float32]
 _RIGHT, _WRONG = "#2a9d4a", "#b8b8b8"
+_WIDTH, _DPI = 4.8, 130
+"""Inches, so that letters stay legible on a narrow screen too."""
 
 
 def draw_curves(curves: list[dict[str, float]], path: Path) -> None:
@@ -24,17 +26,21 @@ def draw_curves(curves: list[dict[str, float]], path: Path) -> None:
         curves: Values of each logged step.
         path: The PNG file to write.
     """
-    figure = Figure(figsize=(8, 3), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure = Figure(figsize=(_WIDTH, 5.6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True)
     steps = [row["step"] for row in curves]
-    left.plot(steps, [row["loss"] for row in curves], marker="o")
-    left.set(title="training loss", xlabel="step")
+    upper.plot(steps, [row["loss"] for row in curves], marker="o")
+    upper.set(title="Loss on the training pairs", ylabel="mean loss since the last point", ylim=(0, None))
     for name in ("r1", "r5", "r10"):
         if f"validation_{name}" in curves[0]:
-            right.plot(steps, [row[f"validation_{name}"] for row in curves], marker="o", label=f"R@{name[1:]}")
-    right.set(title="validation, text to video", xlabel="step", ylim=(0, 1))
-    right.legend()
-    figure.savefig(path, dpi=100)
+            shares = [100 * row[f"validation_{name}"] for row in curves]
+            among = "first" if name == "r1" else f"among the first {name[1:]}"
+            lower.plot(steps, shares, marker="o", label=f"{among} (R@{name[1:]})")
+    lower.set(title="Validation captions whose right clip comes", xlabel="training step",
+              ylabel="validation captions, in %", ylim=(0, 103))
+    if lower.lines:
+        lower.legend(loc="lower right")
+    figure.savefig(path, dpi=_DPI)
 
 
 def draw_similarity(texts: Matrix, videos: Matrix, path: Path, *, most: int = 60) -> None:
@@ -49,9 +55,9 @@ def draw_similarity(texts: Matrix, videos: Matrix, path: Path, *, most: int = 60
     figure = Figure(figsize=(5, 4.2), layout="constrained")
     axes = figure.subplots()
     picture = axes.imshow(texts[:most] @ videos[:most].T, cmap="magma", vmin=-0.2, vmax=1)
-    axes.set(title="cosine of captions and clips", xlabel="clip", ylabel="caption")
-    figure.colorbar(picture)
-    figure.savefig(path, dpi=100)
+    axes.set(title="Validation captions against clips", xlabel="clip, by number", ylabel="caption, by number")
+    figure.colorbar(picture, label="cosine of caption and clip")
+    figure.savefig(path, dpi=_DPI)
 
 
 def draw_retrieval(pairs: PairSet, texts: Matrix, videos: Matrix, path: Path, *, queries: int = 6, top: int = 5) -> None:
@@ -81,7 +87,9 @@ def draw_retrieval(pairs: PairSet, texts: Matrix, videos: Matrix, path: Path, *,
             axes.imshow(np.concatenate([frames[0], frames[len(frames) // 2], frames[-1]], axis=1))
             for spine in axes.spines.values():
                 spine.set(color=_RIGHT if found == pick else _WRONG, linewidth=4 if found == pick else 1)
-        grid[row][0].set_title(pairs.captions[pick], fontsize=9, loc="left")
+        # Dollars are no mathematics here.
+        grid[row][0].set_title(pairs.captions[pick].replace("$", r"\$"), fontsize=9, loc="left")
+    figure.suptitle("A row: a caption, then its nearest clips; the right clip is framed in green", fontsize=10)
     figure.savefig(path, dpi=70)
 
 
@@ -94,17 +102,18 @@ def draw_map(sides: dict[str, Vectors], path: Path) -> None:
         sides: Vectors by label.
         path: The PNG file to write.
     """
-    figure = Figure(figsize=(4.5 * len(sides), 4.2), layout="constrained")
-    axes = figure.subplots(1, len(sides), squeeze=False)[0]
+    figure = Figure(figsize=(_WIDTH, 4.0 * len(sides)), layout="constrained")
+    axes = figure.subplots(len(sides), 1, squeeze=False)[:, 0]
     for each, (title, vectors) in zip(axes, sides.items(), strict=True):
         videos, texts = on_a_plane(vectors)
         for pick in np.linspace(0, len(videos) - 1, min(len(videos), 40)).astype(int):
             each.plot(*zip(videos[pick], texts[pick], strict=True), color=_WRONG, linewidth=0.5)
         each.scatter(*videos.T, s=10, label="clips")
         each.scatter(*texts.T, s=10, marker="^", label="captions")
-        each.set(title=title, xticks=[], yticks=[])
+        each.set(title=title.capitalize(), xticks=[], yticks=[], xlabel="first principal component (no unit)",
+                 ylabel="second principal component (no unit)")
     axes[0].legend()
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=_DPI)
 
 
 def on_a_plane(vectors: Vectors) -> tuple[Matrix, Matrix]:

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from peft import PeftModel
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from vidseek_media.errors import ArtifactError, GateFailed
+from vidseek_media.terminal.progress import Progress
 from vidseek_training.backbones import Backbone
 from vidseek_training.backbones.base import clamp_logit_scale
 from vidseek_training.dataset.negatives import hardest
@@ -242,21 +242,28 @@ class Trainer:
         validate_every = self.settings.validate_every(len(self.data.train))
         self.model.train()
         timer = StepTimer(self.seconds)
-        with tqdm(range(first, num_steps), initial=first, total=num_steps, desc=title, unit="step",
-                  disable=None if self._processes.is_first else True) as bar:
-            for step in bar:
+        with Progress(title, unit="step", total=num_steps, done=first, is_shown=self._processes.is_first) as progress:
+            for step in range(first, num_steps):
                 self._step(sampler, optimiser, self.settings.learning_rate * rate(step), timer)
+                progress.update()
+                progress.note(self._told())
                 last = step == num_steps - 1
                 if step % _GAUGE_EVERY == _GAUGE_EVERY - 1:
                     self._gauge_updates()
                 if validates and (step % validate_every == validate_every - 1 or last):
                     self._validate(optimiser.param_groups[0]["lr"], timer)
-                    bar.set_postfix(loss=f"{self.curves[-1]['loss']:.3f}", r1=f"{self.curves[-1]['validation_r1']:.3f}")
                     if last or self._has_stalled():
                         return
                     self._mine(sampler)
                     self._save(self._state(step + 1, sampler, optimiser))
                     self.model.train()
+
+    def _told(self) -> str:
+        """Return the loss of the last steps, and R@1 of the last validation, for the progress."""
+        told = f"loss {np.mean(self._losses[-_GAUGE_EVERY:]):.3f}" if self._losses else ""
+        if self.curves and "validation_r1" in self.curves[-1]:
+            told += f"{', ' if told else ''}R@1 on validation {self.curves[-1]['validation_r1']:.2f}"
+        return told
 
     def _optimiser(self) -> torch.optim.Optimizer:
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]

@@ -42,7 +42,7 @@ def test_report__counts_what_was_read_and_heard(archive: Archive) -> None:
     said = [Segment(0, 60_000, "a", "en", "file"), Segment(0, 30_000, "b", "de", "file")]
     write_segments(archive.subtitles, {"0" * 32: said})
     write_segments(archive.ocr, {})
-    assert "<td>subtitles: file<td>2<td>1<td>1.5 min" in written(archive)
+    assert "<td>subtitles: file<td>2<td>1<td>1.5 minutes" in written(archive)
 
 
 def written(archive: Archive) -> str:
@@ -57,17 +57,19 @@ def evaluated(archive: Archive, **gain: Any) -> None:
     model = {f"r{k}_interval": INTERVAL for k in (1, 5, 10)}
     entry = {"num_queries": 40, "base": model, "adapted": model, "gain": {"r1": gain}}
     path.write_text(json.dumps({"galleries": {"default": entry}, "retention": "not measured"}))
+    archive.selected.parent.mkdir(exist_ok=True)
+    archive.selected.write_text(json.dumps({"setting": "lora"}))
 
 
 def test_report__of_an_archive_where_nothing_was_proven(archive: Archive) -> None:
     page = written(archive)
-    for said in ("<b>4</b>videos", " min</b>of video", "<b>12</b>clips", "Nothing was rejected",
+    for said in ("<b>4</b>videos", " minutes</b>of video", "<b>12</b>clips", "Nothing was rejected",
                  "nothing was measured", "have no confidence", "Nobody has decided", "Nobody has looked",
                  "<td>Hangul<td>1", "<td>Latin<td>1", "0123456789abcdef"):
         assert said in page
 
 
-@pytest.mark.parametrize(("num", "says"), [(900, "All 900 published clips"), (2000, "900 of the 2000 published")])
+@pytest.mark.parametrize(("num", "says"), [(900, "All 900 published clips"), (2000, "900 of the 2,000 published")])
 def test_report__says_among_how_many_clips_moments_were_found(archive: Archive, num: int, says: str) -> None:
     path = archive.root / "reports" / "calibrate" / "metrics.json"
     path.parent.mkdir(parents=True)
@@ -76,8 +78,8 @@ def test_report__says_among_how_many_clips_moments_were_found(archive: Archive, 
         entry["expected_of_all"] = {"r1": 0.25, "r5": 0.5, "r10": 0.75}
     path.write_text(json.dumps({"moments": {"near": entry}, "num_clips": 900, "num_clips_published": num}))
     page = written(archive)
-    assert says in page and "<td>near<td>0.800 (0.700 to 0.900)" in page
-    assert ("R@1 0.250, R@5 0.500, R@10 0.750" in page) == (num > 900)
+    assert says in page and "<td>near<td>80 % (70 to 90)" in page
+    assert ("25 % first, 50 % of 5, 75 % of 10" in page) == (num > 900)
 
 
 def test_report__loads_nothing_and_equal_data_give_an_equal_page(archive: Archive) -> None:
@@ -87,18 +89,19 @@ def test_report__loads_nothing_and_equal_data_give_an_equal_page(archive: Archiv
 
 
 @pytest.mark.parametrize(("low", "high", "says"), [
-    (0.1, 0.3, "adapted is better"), (-0.3, -0.1, "adapted is worse"), (-0.1, 0.3, "no difference is proven"),
+    (0.1, 0.3, "the taught model is better by +20.0 points"), (-0.3, -0.1, "the taught model is worse by -20.0 points"),
+    (-0.1, 0.3, "no difference is proven"),
 ])
 def test_report__says_what_the_interval_proves(archive: Archive, low: float, high: float, says: str) -> None:
     evaluated(archive, value=(low + high) / 2, low=low, high=high)
     page = written(archive)
-    assert says in page and "0.800 (0.700 to 0.900)" in page and "not measured" in page
+    assert says in page and "80 % (70 to 90)" in page and "not measured" in page
 
 
 def test_report__of_too_few_videos_says_so(archive: Archive) -> None:
     note = "not proven: too few videos (6 groups of videos, at least 20 are wanted)"
     evaluated(archive, value=0.4, low=None, high=None, num_groups=6, note=note)
-    assert f"it differs by 0.400 in R@1, {note}" in written(archive)
+    assert f"no difference is proven; it differs by +40.0 points ({note})" in written(archive)
 
 
 def test_report__says_what_was_proven_and_how_worn_the_rows_are(archive: Archive) -> None:
@@ -145,7 +148,7 @@ def test_report__shows_what_drift_found(archive: Archive) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found))
     page = written(archive)
-    for said in ("700 queries and 3 clips of now", "<td>score<td>0.312<td>act", "<p>too few clips: 3.</p>"):
+    for said in ("700 queries and 3 clips of now", "<td>queries, score<td>0.312<td>act", "<p>too few clips: 3.</p>"):
         assert said in page
 
 
@@ -181,7 +184,7 @@ def test_report__shows_nothing_of_a_later_training_that_did_not_win(archive: Arc
     for of, is_own in (("a" * 64, True), ("b" * 64, False)):
         (folder / "metrics.json").write_text(json.dumps({"warnings": ["too strong"], "adapter_sha256": of}))
         page = written(archive)
-        assert ("too strong" in page, "The training</figcaption>" in page) == (is_own, is_own)
+        assert ("too strong" in page, "The training: the loss should fall" in page) == (is_own, is_own)
         assert ("in MLflow's run run7" in html.unescape(page)) == (not is_own)
 
 
@@ -195,5 +198,5 @@ def test_report__says_what_the_figures_are_without_queries_of_both_sides(archive
     }
     metrics.write_text(json.dumps({**json.loads(metrics.read_text()), "both_sides": both}))
     page = written(archive)
-    assert "7 with a caption of training, 2 with a clip of the general world. R@1 without them:" in page
-    assert "&lt;far&gt; has no other query; near 0.100 before, 0.600 after (5 queries)" in page
+    assert "7 with a caption of training, 2 with a clip of the general world. The right clip is first" in page
+    assert "&lt;far&gt; has no other caption; near 10 % before, 60 % after (5 captions)" in page

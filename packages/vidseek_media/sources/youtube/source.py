@@ -16,8 +16,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from vidseek_media.errors import ConfigError
 from vidseek_media.files.json_files import read_json
 from vidseek_media.guards import mended_text
@@ -38,6 +36,7 @@ from vidseek_media.sources.youtube.entries import Entry, ask_site, walk_page
 from vidseek_media.sources.youtube.failures import Cause, SiteFailure, Streak, stopped
 from vidseek_media.sources.youtube.javascript import REMEDY, javascript
 from vidseek_media.sources.youtube.subtitles import choose_track, load_track
+from vidseek_media.terminal.progress import counted
 from vidseek_media.text.transcripts import AUTOMATIC
 from vidseek_media.urls import bare_url
 
@@ -75,7 +74,7 @@ class Youtube:
             if _of_youtube(self._url):
                 _warn_of_javascript()
             run = PageDownload(ydl, self._folder, self._settings, page=self.name)
-            for entry in tqdm(self._entries(ydl), desc="download", unit="video", disable=None):
+            for entry in counted(self._entries(ydl), "download", unit="video"):
                 if entry.address in forgotten:
                     run.rejected[entry.stem] = FORGOTTEN
                 else:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from vidseek_media.terminal.progress import counted
 from vidseek_retrieval.dedup.comparing.fingerprints import (
     WHOLE_PICTURE,
     Rectangle,
@@ -86,7 +86,7 @@ def _add_scores(
     firsts = np.flatnonzero(np.r_[True, owners[1:] != owners[:-1]])
     askers = frames.askers[asking]
     asked = [each[asking] for each in frames.asked]
-    for start, end in tqdm(list(_blocks(askers)), desc="propose", unit="block", disable=None):
+    for start, end in counted(list(_blocks(askers)), "propose", unit="block"):
         best = np.maximum.reduceat(asked[0][start:end] @ rows, firsts, axis=1)
         for view in asked[1:]:
             np.maximum(best, np.maximum.reduceat(view[start:end] @ rows, firsts, axis=1), out=best)

@@ -10,9 +10,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from vidseek_media.files.json_files import read_memory, write_json
+from vidseek_media.terminal.progress import counted
 from vidseek_retrieval.dedup.comparing.alignment import Alignment, Evidence, align
 from vidseek_retrieval.dedup.comparing.candidates import propose
 from vidseek_retrieval.dedup.comparing.fingerprints import Rectangle, VideoFingerprint
@@ -77,7 +76,7 @@ def _align_all(
 
 
 def _with_progress(pairs: Sequence[Pair], found: Iterator[Alignment | None]) -> Iterator[tuple[Pair, Alignment]]:
-    for pair, of in zip(tqdm(pairs, desc="align", unit="pair", disable=None), found, strict=True):
+    for pair, of in zip(counted(pairs, "align", unit="pair"), found, strict=True):
         if of is not None:
             yield pair, of
 

@@ -13,10 +13,10 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from vidseek_media.files.folders import write_bytes
 from vidseek_media.frame_store.stored_clips import StoredClip, read_frames, stored_clips
+from vidseek_media.terminal.progress import counted
 from vidseek_retrieval.dedup.comparing.fingerprints import SIDE, Rectangle, VideoFingerprint, fingerprint_of, picture_of
 
 VERSION = 1
@@ -45,7 +45,7 @@ def read_fingerprints(
     digests: dict[str, str] = {}
     clips = stored_clips(frames, video_ids=set(video_ids))
     groups = [(video_id, list(of)) for video_id, of in groupby(clips, key=lambda clip: clip.video_id)]
-    for video_id, of_video in tqdm(groups, desc="look", unit="video", disable=None):
+    for video_id, of_video in counted(groups, "look", unit="video"):
         digest = digests[video_id] = _digest(of_video)
         path = cache / f"{video_id}.npz" if cache is not None else None
         known = _read(path, digest) if path is not None else None
