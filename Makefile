@@ -10,7 +10,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH_CPU := $(if $(filter cpu,$(TORCH)),--extra-index-url $(TORCH_INDEX) torch==$(shell sed -n 's/^torch==//p' constraints.txt)+cpu)
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
-EXTRAS := cpu,train,index,quality,shots,transnetv2,ocr,speech,whisper,pocketsphinx,llm,serve,ui,mcp,youtube,http,mteb,dev
+EXTRAS := cpu,train,index,quality,edit,shots,transnetv2,ocr,speech,whisper,pocketsphinx,llm,serve,ui,mcp,youtube,http,mteb,dev
 ROOMS := $(notdir $(patsubst %/__init__.py,%,$(wildcard packages/*/__init__.py)))
 
 # No library of ours phones home, and no model hub is asked but by `make hub`.

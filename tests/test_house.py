@@ -49,6 +49,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "av": ("packages/vidseek_media/decoding/containers.py", "packages/vidseek_media/decoding/frame_walk.py",
            "packages/vidseek_media/decoding/rgb_conversion.py", "packages/vidseek_media/decoding/excerpt.py",
            "packages/vidseek_media/text/text_streams.py", "packages/vidseek_media/speech/sound.py",
+           "packages/vidseek_media/editing/moment_file.py",
            "packages/vidseek_demo/world.py"),
     "decord": ("packages/vidseek_media/decoding/frames.py",),
     "scenedetect": ("packages/vidseek_media/cutting/content_changes.py",),
@@ -65,6 +66,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "fastapi": ("serving/*",),
     "streamlit": ("serving/page/*",),
     "mcp": ("packages/vidseek/actions/agents.py",),
+    "opentimelineio": ("packages/vidseek/edit/*",),
 }
 
 

@@ -7,7 +7,6 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vidseek_media.decoding.containers import MAX_PIXELS, OpenVideo, open_video
 from vidseek_media.decoding.frame_walk import FirstFrame
@@ -79,14 +78,21 @@ def examine(path: Path, *, decoder: str = DECODER) -> Examination:
     steps_ms = np.diff(plan.pts) * float(plan.time_base * 1000)
     shortest, longest = (float(steps_ms.min()), float(steps_ms.max())) if len(steps_ms) else (0.0, 0.0)
     return Examination(
-        found, header_duration_ms, header_fps, round(shortest, 3), round(longest, 3), _is_variable(steps_ms, plan),
+        found, header_duration_ms, header_fps, round(shortest, 3), round(longest, 3), is_variable_rate(plan),
         num_keyframes=len(plan.key_pts), pixel_format=plan.pixel_format,
         times="packets" if plan.is_trusted else "decoder", decoder=chosen, why=why,
     )
 
 
-def _is_variable(steps_ms: NDArray[np.float64], plan: PacketPlan) -> bool:
-    """Times are rounded to ticks, and in some containers to milliseconds; a tenth of a frame is no other rate."""
+def is_variable_rate(plan: PacketPlan) -> bool:
+    """Return whether the durations of frames differ by more than the rounding of their times.
+
+    Times are rounded to ticks, and in some containers to milliseconds; a tenth of a frame is no other rate.
+
+    Args:
+        plan: Of the video.
+    """
+    steps_ms = np.diff(plan.pts) * float(plan.time_base * 1000)
     if not len(steps_ms):
         return False
     least_ms = max(1.5 * float(plan.time_base * 1000), 0.1 * float(np.median(steps_ms)), 1.0)
