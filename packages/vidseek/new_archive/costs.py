@@ -96,7 +96,7 @@ def estimate(look: SourceLook, proposal: Proposal, machine: Machine) -> Costs | 
     flops = _flops(folder)
     hours, clip_seconds = look.hours, seconds_per_clip(flops, machine)
     per_clip, per_clip_bytes = (measured.seconds, measured.num_bytes) if measured else (None, 8 * side_px**2 // 4)
-    train = _train_seconds(look, clip_seconds, flops)
+    train = _train_seconds(look, proposal, clip_seconds, flops)
     frames = num_clips * (per_clip or 0.0)
     text = TEXT_SECONDS_PER_HOUR * hours if proposal.reads_text else 0.0
     speech = SPEECH_SECONDS_PER_HOUR.get(proposal.speech[0], 0.0) * hours * look.share_of("has_sound")
@@ -224,9 +224,9 @@ def _num_clips(look: SourceLook, proposal: Proposal) -> int:
     return max(1, round(all_windows) + look.captions.num_timed)
 
 
-def _train_seconds(look: SourceLook, clip_seconds: float, flops: float) -> float:
+def _train_seconds(look: SourceLook, proposal: Proposal, clip_seconds: float, flops: float) -> float:
     num_pairs = look.captions.num_matched
-    if num_pairs < TrainSettings().min_pairs:
+    if num_pairs < (proposal.min_pairs or TrainSettings().min_pairs):
         return 0.0
     if flops < TINY_PARAMETERS_FLOPS:
         return TINY_STEPS * TINY_CLIPS_A_STEP * clip_seconds * TRAINED_CLIP_TIMES

@@ -11,7 +11,8 @@ from vidseek.new_archive.machine import Machine
 from vidseek.new_archive.source_look import SourceLook
 from vidseek_media.settings import CutSettings
 from vidseek_quality.thresholds import ArchiveThresholds
-from vidseek_training.settings import TrainSettings
+from vidseek_training.evaluation.proof import PROVABLE_GROUPS
+from vidseek_training.settings import PairSettings, TrainSettings
 
 LENGTHS = (3, 5, 10, 15, 20, 30)
 """Window lengths that are proposed, in seconds."""
@@ -37,6 +38,8 @@ class Proposal:
     workers: int
     max_rejected_share: float | None = None
     """Of gates.archive; None for the default."""
+    min_pairs: int | None = None
+    """Training pairs from which an adapter is taught; None for the default."""
     reads_text: bool = False
     """Whether text on the screen is read."""
     speech: tuple[str, str | None] = ("", None)
@@ -45,7 +48,9 @@ class Proposal:
     @property
     def notes(self) -> list[str]:
         """What a person should know before the first run, of what was chosen last."""
-        return [*_notes(self.look, self.backbone, self.max_rejected_share), *_notes_of_text(self)]
+        return [
+            *_notes(self.look, self.backbone, self.max_rejected_share), *_notes_of_teaching(self), *_notes_of_text(self),
+        ]
 
     def with_answers(self, *, window_seconds: float, stride_seconds: float, backbone: BackboneChoice) -> Proposal:
         """Return the proposal with what a person chose."""
@@ -56,6 +61,7 @@ class Proposal:
         workers = {"workers": self.workers} if self.workers != CutSettings().shots.workers else {}
         share = self.max_rejected_share
         engine, model = self.speech
+        lora = {"seed": TrainSettings().seed, **({"min_pairs": self.min_pairs} if self.min_pairs else {})}
         gates = {} if share is None else {"gates": {"archive": {"max_rejected_share": share}}}
         return {
             "ingest": {"source": self.look.text, **({"captions": self.captions} if self.captions else {}), **workers},
@@ -68,7 +74,7 @@ class Proposal:
             **({"speech": {"enabled": True, "engine": engine, **({"model": model} if model else {})}} if engine else {}),
             **gates,
             "backbone": {"name": self.backbone.name},
-            "train": {"preset": "auto", "settings": {"lora": {"seed": TrainSettings().seed}}},
+            "train": {"preset": "auto", "settings": {"lora": lora}},
         }
 
 
@@ -90,6 +96,7 @@ def propose(
     return Proposal(
         look=look, captions=captions, window_seconds=window, stride_seconds=window / 2, backbone=backbone,
         workers=max(2, min(machine.cores, MAX_WORKERS)), max_rejected_share=rejected_share(look),
+        min_pairs=min_pairs(look),
         reads_text=reads_text, speech=speech,
     )
 
@@ -126,6 +133,36 @@ def rejected_share(look: SourceLook) -> float | None:
     if seen + MARGIN <= ArchiveThresholds().max_rejected_share:
         return None
     return min(1.0, math.ceil((seen + MARGIN) * 20) / 20)
+
+
+def provable_videos() -> int:
+    """Return how many captioned videos give validation so many that an adapter can be proven better."""
+    return math.ceil(PROVABLE_GROUPS / PairSettings().validation_share)
+
+
+def min_pairs(look: SourceLook) -> int | None:
+    """Return the training pairs of an archive that can prove an adapter, where this one cannot yet; None where it can.
+
+    What cannot be proven never goes live: to teach it would be time for nothing.
+    """
+    captions = look.captions
+    if captions.has_splits or not captions.num_videos or captions.num_videos >= provable_videos():
+        return None
+    shares = PairSettings()
+    pairs = provable_videos() * captions.num_matched / captions.num_videos
+    return math.ceil(pairs * (1 - shares.validation_share - shares.test_share))
+
+
+def _notes_of_teaching(proposal: Proposal) -> list[str]:
+    if proposal.min_pairs is None:
+        return []
+    num_videos, share = proposal.look.captions.num_videos, PairSettings().validation_share
+    return [
+        f"{num_videos} captioned videos are too few to prove that a taught model is better: validation gets about "
+        f"{round(share * num_videos)} of them, and wants {PROVABLE_GROUPS}. So nothing is taught before there are about "
+        f"{provable_videos()} (train.settings.lora.min_pairs: {proposal.min_pairs}); the archive is searched with the "
+        "backbone as it is."
+    ]
 
 
 def _notes(look: SourceLook, backbone: BackboneChoice, share: float | None) -> list[str]:

@@ -50,6 +50,8 @@ class CaptionLook:
     """ISO 639 codes of the captions that are clearly in one language, with their shares, the largest first."""
     first_unmatched: str = ""
     """The file that the first row names that names none."""
+    has_splits: bool = False
+    """Whether some rows say of which split they are."""
 
     @property
     def rejected_share(self) -> float:
@@ -215,6 +217,7 @@ def _look_at_captions(sidecar: Sidecar, listing: Listing) -> CaptionLook:
         num_rows=sidecar.num_rows, num_matched=len(matched), num_timed=len(spans),
         num_videos=len({uri for uri, _ in matched}), median_span_ms=int(statistics.median(spans)) if spans else None,
         languages=_languages([each.text for _, each in matched]),
+        has_splits=any(each.split for _, each in matched),
         first_unmatched=next((each.file for each in written if each.place not in is_matched), "") if refused else "",
     )
 

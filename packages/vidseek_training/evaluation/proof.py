@@ -25,6 +25,8 @@ ALPHA = 0.025
 """The chance that any challenger which is no better is ever taken for better on the same rows: one side of 95 %."""
 MIN_CHOOSING = 5
 """Groups of videos that the choosing half keeps where both halves cannot have enough."""
+PROVABLE_GROUPS = MIN_GROUPS + MIN_CHOOSING
+"""Groups of videos in validation from which something can be proven."""
 
 NOT_BETTER = "not put to the proof: no better on the choosing half"
 PROVEN, NOT_PROVEN = "proven better", "not proven"
@@ -92,7 +94,7 @@ def why_no_proof(num_groups: int) -> str:
     if num_proof >= MIN_GROUPS:
         return ""
     return (
-        f"{too_few_videos(num_proof)} in the proof half; validation has {num_groups}, and from {MIN_GROUPS + MIN_CHOOSING} "
+        f"{too_few_videos(num_proof)} in the proof half; validation has {num_groups}, and from {PROVABLE_GROUPS} "
         f"on the proof gets {MIN_GROUPS}"
     )
 

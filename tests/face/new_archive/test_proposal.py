@@ -14,10 +14,12 @@ from tests.face.new_archive.looks import SHIPPED, TWO_CORES, look_of
 from vidseek.configuration.yaml_file import ParamsFile
 from vidseek.new_archive.archive_folder import params_text
 from vidseek.new_archive.backbone_choice import BackboneChoice
-from vidseek.new_archive.proposal import LENGTHS, propose, rejected_share, window_seconds
+from vidseek.new_archive.proposal import LENGTHS, min_pairs, propose, provable_videos, rejected_share, window_seconds
 from vidseek.new_archive.source_look import CaptionLook
 from vidseek.params import Params, load_short_params
 from vidseek_quality.thresholds import ArchiveThresholds
+from vidseek_training.evaluation.proof import why_no_proof
+from vidseek_training.settings import PairSettings, TrainSettings
 
 
 @settings(max_examples=40, deadline=None)
@@ -84,3 +86,34 @@ def test_notes__are_of_the_backbone_that_was_chosen_last() -> None:
         window_seconds=5.0, stride_seconds=2.5, backbone=BackboneChoice("openai/clip-vit-base-patch32", "named")
     )
     assert not any(SHIPPED.name in note for note in answered.notes)
+
+
+def captioned(num_videos: int, *, each: int = 1, has_splits: bool = False) -> CaptionLook:
+    return CaptionLook(num_videos * each, num_videos * each, num_videos=num_videos, has_splits=has_splits)
+
+
+@given(num_videos=st.integers(1, 400), each=st.integers(1, 6))
+def test_min_pairs__teaches_from_where_it_can_be_proven(num_videos: int, each: int) -> None:
+    shares = PairSettings()
+    pairs = num_videos * each * (1 - shares.validation_share - shares.test_share)
+    is_taught = pairs >= (min_pairs(look_of(captions=captioned(num_videos, each=each))) or TrainSettings().min_pairs)
+    can_be_proven = num_videos >= provable_videos()
+    assert is_taught == can_be_proven == (not why_no_proof(int(num_videos * shares.validation_share)))
+
+
+def test_propose__says_why_nothing_is_taught_yet() -> None:
+    few = propose(look_of(captions=captioned(41)), TWO_CORES, SHIPPED, captions=None)
+    note = next(each for each in few.notes if "too few to prove" in each)
+    assert str(few.params()["train"]["settings"]["lora"]["min_pairs"]) in note and str(provable_videos()) in note
+    for look in (captioned(provable_videos()), captioned(41, has_splits=True), CaptionLook()):
+        proposal = propose(look_of(captions=look), TWO_CORES, SHIPPED, captions=None)
+        assert proposal.min_pairs is None and "min_pairs" not in proposal.params()["train"]["settings"]["lora"]
+
+
+def test_propose__reads_text_and_hears_speech_where_a_person_says_so() -> None:
+    proposal = propose(
+        look_of(), TWO_CORES, SHIPPED, captions=None, reads_text=True, speech=("faster-whisper", "/models/small")
+    )
+    content = proposal.params()
+    assert ParamsFile(Path("params.yaml"), content).checked(Params, content).ocr.enabled
+    assert content["speech"] == {"enabled": True, "engine": "faster-whisper", "model": "/models/small"}
