@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from serving.api import browsing, routes
+from serving.api import browsing, editing, routes
 from serving.api.admin import Admin, add_admin
 from serving.api.answer_schemas import ErrorAnswer
 from serving.api.jobs import add_jobs
@@ -70,6 +70,7 @@ def create_app(
     app.state.engine = engine
     routes.add_routes(app, engine)
     browsing.add_browsing(app, engine)
+    editing.add_editing(app, engine)
     if admin is not None:
         add_admin(app, admin)
         add_jobs(app, admin.jobs)

@@ -24,8 +24,10 @@ from vidseek.archive import Archive, ModelName
 from vidseek.params import Settings
 from vidseek.settings import ServeSettings
 from vidseek_media.errors import ArtifactError, InputRejected, VidseekError
+from vidseek_media.records import Span
 
 if TYPE_CHECKING:
+    from vidseek_media.editing.source_times import LocatedSpans
     from vidseek_media.sources.source import Source
     from vidseek_retrieval.index.backend import Collection, Point
     from vidseek_retrieval.index.collection_metadata import CollectionMetadata
@@ -277,6 +279,55 @@ class Engine:
             InputRejected: the video cannot be decoded.
         """
         return await self._decode_jpeg(media, [at_ms], None)
+
+    async def points(self, clip_ids: Sequence[str]) -> dict[str, Point]:
+        """Return those of the clips that the live index has, by id.
+
+        Args:
+            clip_ids: UUIDs.
+
+        Raises:
+            NotReady: there is no model or no index.
+        """
+        wanted = list(dict.fromkeys(clip_ids))
+        points: list[Point] = await self.live.answer(
+            lambda opened: self.in_thread(lambda: opened.searcher.points(wanted))
+        )
+        return {point.clip_id: point for point in points}
+
+    async def file_of(self, point: Point) -> Media:
+        """Return the file of a clip's video. Raises MediaGone.
+
+        Args:
+            point: The clip.
+        """
+        return await self.in_thread(lambda: find_media(self._places.source, str(point.payload.get("uri", ""))))
+
+    async def locate(self, media: Media, spans: Sequence[Span]) -> LocatedSpans:
+        """Return where spans lie among the frames of a video.
+
+        Args:
+            media: The file.
+            spans: In milliseconds from the video's start.
+
+        Raises:
+            InputRejected: the video cannot be read, or a span lies outside of it.
+        """
+        async with asyncio.timeout(self.settings.timeout_seconds):
+            return await self._decoding.locate(media.path, spans)
+
+    async def moment(self, media: Media, span: Span) -> bytes:
+        """Return a moment of a video as an MP4 file.
+
+        Args:
+            media: The file.
+            span: In milliseconds from the video's start.
+
+        Raises:
+            InputRejected: the video cannot be read, or the span lies outside of it.
+        """
+        async with asyncio.timeout(self.settings.timeout_seconds):
+            return await self._decoding.moment(media.path, span)
 
     async def browse(self, look: Callable[[Collection], Result]) -> Result:
         """Return what a function finds in the live collection; it runs in a thread.

@@ -40,7 +40,11 @@ EXAMPLES = {
             "It is `dvc repro` with the Python of this vidseek. A run that was stopped goes on where it was."],
     "settings": ["vidseek settings", "vidseek settings --json | jq .cut"],
     "search": ["vidseek search 'a crane lifts a container'", "vidseek search --image quay.jpg --negative night",
-               "vidseek search 'white van' --in speech,ocr --after 2026-03-01 --json"],
+               "vidseek search 'white van' --in speech,ocr --after 2026-03-01 --json",
+               "vidseek search 'a crane' --limit 30 --export cranes.edl --handles 12f"],
+    "clip": ["vidseek clip 1f2e3d4c5b6a:12000-15500 -o crane.mp4", "vidseek clip 2026/harbour.mp4:12000-15500 -o crane.mov",
+             "vidseek search 'a crane' --json | jq -r '.hits[0] | \"\\(.video_id):\\(.start_ms)-\\(.end_ms)\"'",
+             "Packets are copied where the moment begins at a keyframe and ends with its group; else it is encoded."],
     "ingest": ["vidseek ingest", "vidseek ingest '/archive/**/*.mp4' --json"],
     "probe": ["vidseek probe harbour.mp4", "vidseek probe harbour.mp4 --decoder pyav --json"],
     "caption": ["vidseek caption --dry-run", "vidseek caption"],
@@ -131,7 +135,8 @@ def _about(
 
 for command in (
     creating.init, creating.run, creating.settings,
-    searching.search, archive.ingest, archive.probe, captioning.caption, archive.dedup, forgetting.forget, creating.plan,
+    searching.search, searching.clip, archive.ingest, archive.probe, captioning.caption, archive.dedup,
+    forgetting.forget, creating.plan,
     drifting.drift, comparing.base, running.serve, running.ui, running.mcp, running.mlflow,
     running.push_adapter, running.mteb, benchmarking.benchmark, running.doctor, growing.add, growing.watch, growing.jobs,
 ):

@@ -85,6 +85,17 @@ class Api:
         parts = [(name, ("upload", content, "application/octet-stream")) for name, content in files]
         return self._asked("POST", "/v1/search", data={"query": json.dumps(dict(body))}, files=parts)
 
+    def export(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Send POST /v1/export, and return the answer: the content of a timeline, and what is to be known of it.
+
+        Args:
+            body: JSON of the request.
+
+        Raises:
+            Problem: the request was refused, or not answered.
+        """
+        return self._asked("POST", "/v1/export", json=dict(body))
+
     def models(self) -> list[dict[str, Any]]:
         """Return the models that a search may name, the live one first, with a short timeout. Raises Problem."""
         found: list[dict[str, Any]] = self._asked("GET", "/v1/models", timeout=READY_TIMEOUT_SECONDS)["data"]

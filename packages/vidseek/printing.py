@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
@@ -48,6 +48,7 @@ def show_hits(hits: list[dict[str, Any]]) -> None:
         facts = [str(rank), span, escape(hit["uri"]), f"score {score}"]
         if hit["confidence"] is not None:
             facts.append(f"confidence {hit['confidence']:.2f}")
+        facts.append(moment_name(hit))
         console.print("  ".join(facts), soft_wrap=True)
         details = [escape(hit["title"]), marked(hit.get("evidence") or []), escape(hit["thumbnail_url"] or "")]
         console.print(Padding("\n".join(filter(None, details)), (0, 0, 0, 3)))
@@ -62,12 +63,23 @@ def _hits_table(hits: list[dict[str, Any]]) -> Table:
         "confidence": ["" if hit["confidence"] is None else f"{hit['confidence']:.2f}" for hit in hits],
         "from – to": [f"{clock(hit['start_ms'])} – {clock(hit['end_ms'])}" for hit in hits],
         "video": [escape(hit["uri"]) for hit in hits],
+        "moment": [moment_name(hit) for hit in hits],
         "title": [] if titles == [PurePosixPath(hit["uri"]).stem for hit in hits] else [escape(title) for title in titles],
         "found for": [marked(hit.get("evidence") or []) for hit in hits],
         "thumbnail": [escape(hit["thumbnail_url"] or "") for hit in hits],
     }
     kept = {name: values for name, values in columns.items() if any(values)}
-    return table(list(kept), list(zip(*kept.values(), strict=True)), whole=("score", "confidence", "from – to", "video"))
+    whole = ("score", "confidence", "from – to", "video", "moment")
+    return table(list(kept), list(zip(*kept.values(), strict=True)), whole=whole)
+
+
+ID_DIGITS = 12
+"""Of a video_id that are printed: among a million videos, two share them once in 500 archives."""
+
+
+def moment_name(hit: Mapping[str, Any]) -> str:
+    """Return how `vidseek clip` names the moment of a hit: `1f2e3d4c5b6a:12000-15500`."""
+    return f"{str(hit['video_id'])[:ID_DIGITS]}:{hit['start_ms']}-{hit['end_ms']}"
 
 
 MAX_MARKED = 2

@@ -125,6 +125,10 @@ class ServeSettings(_Section):
     """Texts, pictures or clips of one request for vectors."""
     decode_timeout_seconds: Annotated[float, Field(gt=0)] = 20.0
     """For an uploaded clip, or a thumbnail of the archive."""
+    max_moments: Annotated[int, Field(ge=1)] = 200
+    """Of one export for an editor."""
+    max_moment_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Of a moment that is given as a video file."""
     decode: DecodeSettings = DecodeSettings()
     """The pools of processes that decode."""
     url_hosts: Annotated[

@@ -20,15 +20,17 @@ from PIL import Image
 from serving.batcher import QueueFull
 from serving.http.clients import current_client
 from serving.inputs.pool import Pool, Task
-from serving.inputs.uploads import MODULES, decode_clip, decode_image, decode_strip
+from serving.inputs.uploads import MODULES, cut_span, decode_clip, decode_image, decode_strip
 from serving.metrics import Metrics
 from serving.model import Frames
 from vidseek.settings import PoolSettings, ServeSettings
 from vidseek_media.decoding.sandbox import Confinement, in_force
 from vidseek_media.decoding.worker_process import Job
 from vidseek_media.decoding.workers import ForkServer
+from vidseek_media.editing.source_times import LocatedSpans, locate_spans
 from vidseek_media.files.fetching import Fetcher
 from vidseek_media.files.folders import write_bytes
+from vidseek_media.records import Span
 from vidseek_media.settings import RECYCLE_AFTER
 
 if TYPE_CHECKING:
@@ -100,6 +102,18 @@ class Decoding:
         strip: NDArray[np.uint8]
         [strip] = await self._archive.submit_all([Task(job)])
         return strip
+
+    async def locate(self, path: Path, spans: Sequence[Span]) -> LocatedSpans:
+        """Return where spans lie among the frames of a video file. Raises as `images`."""
+        located: LocatedSpans
+        [located] = await self._archive.submit_all([Task(Job(locate_spans, (path, tuple(spans)), file=path))])
+        return located
+
+    async def moment(self, path: Path, span: Span) -> bytes:
+        """Return a moment of a video file as MP4. Raises as `images`."""
+        content: bytes
+        [content] = await self._archive.submit_all([Task(Job(cut_span, (path, *span), file=path))])
+        return content
 
     async def fetch(self, urls: Sequence[str]) -> list[bytes]:
         """Return the pictures that lie there.

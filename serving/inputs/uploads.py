@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from vidseek_media.decoding.pictures import MAX_SIDE_PX, PLUGINS, decode_picture
 from vidseek_media.errors import InputRejected
 
-MODULES = ("serving.inputs.uploads", "vidseek_media.decoding.frames", *PLUGINS)
+MODULES = (
+    "serving.inputs.uploads", "vidseek_media.decoding.frames", "vidseek_media.editing.moment_file", *PLUGINS
+)
 """What workers have imported before they see an input."""
 
 
@@ -78,3 +80,19 @@ def _saying(what: str, remedy: str) -> Iterator[None]:
         yield
     except InputRejected as error:
         raise type(error)(f"{what}: {error.message}", code=error.code, remedy=error.remedy or remedy) from error
+
+
+def cut_span(path: Path, start_ms: int, end_ms: int) -> bytes:
+    """Return a span of a video of the archive as an MP4 file, exact to the frame, with its sound.
+
+    Args:
+        path: The video file.
+        start_ms: Start of the span.
+        end_ms: End of the span, exclusive.
+
+    Raises:
+        InputRejected: the span lies outside of the video, or cannot be decoded or written.
+    """
+    from vidseek_media.editing.moment_file import moment_bytes
+
+    return moment_bytes(path, start_ms=start_ms, end_ms=end_ms)

@@ -11,6 +11,8 @@ from typing import Any
 import streamlit as st
 
 from serving.page import query
+from serving.page.basket.basket_page import save_link
+from serving.page.basket.contents import KeptMoment, kept, toggle
 from serving.page.frame import api, ask, clock, span, t
 from serving.page.shown import address
 from vidseek.client import Problem
@@ -37,7 +39,9 @@ def show_card(
     """
     clip_id, title = str(hit["best_clip_id"]), str(hit["title"])
     with st.container(key=f"card-{place}", width=CARD_PX, gap="xxsmall"):
-        st.html(_picture(clip_id, title, span(hit["start_ms"], hit["end_ms"])) + _facts(hit, title, facts))
+        moment = KeptMoment.of_hit(hit)
+        saving = save_link(moment) if goes_on else ""
+        st.html(_picture(clip_id, title, span(hit["start_ms"], hit["end_ms"])) + _facts(hit, title, facts) + saving)
         first = st.container(horizontal=True, gap="xxsmall")
         with first:
             st.button(f"▶ {t('play')}", key=f"play-{place}", on_click=query.play, args=(clip_id,), type="primary")
@@ -57,6 +61,11 @@ def show_card(
                         args=(asked, clip_id, relevant),
                         type="primary" if said is relevant else "secondary",
                     )
+            if goes_on:
+                st.button(
+                    t("basket"), key=f"basket-{place}", on_click=toggle, args=(moment,), help=t("basket_help"),
+                    type="primary" if moment in kept() else "secondary",
+                )
 
 
 def show_player(clip_id: str) -> None:

@@ -7,6 +7,7 @@ import streamlit as st
 from serving.page import frame
 from serving.page.adding_page import adding_page
 from serving.page.archive_page import archive_page
+from serving.page.basket.basket_page import basket_page
 from serving.page.compare_page import compare_page
 from serving.page.duplicates_page import duplicates_page
 from serving.page.feedback_page import feedback_page
@@ -23,6 +24,7 @@ page = st.navigation(
             compare_page, title=frame.t("compare"), icon=":material/compare:", url_path="compare",
             visibility="visible" if has_other else "hidden",  # a link to it may be older than what it compared with
         ),
+        st.Page(basket_page, title=frame.t("basket"), icon=":material/movie_edit:", url_path="basket"),
         st.Page(feedback_page, title=frame.t("feedback"), icon=":material/thumbs_up_down:", url_path="feedback"),
         st.Page(duplicates_page, title=frame.t("duplicates"), icon=":material/content_copy:", url_path="duplicates"),
         st.Page(adding_page, title=frame.t("adding"), icon=":material/upload:", url_path="add"),

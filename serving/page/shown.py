@@ -24,14 +24,16 @@ from starlette.routing import Route
 from serving.page.settings import PageSettings
 
 PREFIX = "/shown"
-KINDS = ("thumbnail", "strip", "media")
+KINDS = ("thumbnail", "strip", "media", "moment")
 UPLOAD_SECONDS = 120.0
 """Without a byte in either direction."""
 BUSY_TRIES = 20
 """A grid asks for more pictures at once than may wait for a decoder: those that the API sends away come again."""
 BUSY_WAIT_SECONDS = 0.7
 _CLIP_ID = re.compile(r"[0-9a-f-]{36}")
-_PASSED_ON = ("content-type", "content-length", "content-range", "accept-ranges", "cache-control")
+_SPAN = ("start_ms", "end_ms")
+"""What a moment's address says beside the signature: whoever has one may see all of the video."""
+_PASSED_ON = ("content-type", "content-disposition", "content-length", "content-range", "accept-ranges", "cache-control")
 _SAFE = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 _SECRET = secrets.token_bytes(32)
 _NO_PICTURE = (
@@ -40,10 +42,16 @@ _NO_PICTURE = (
 )
 
 
-def address(clip_id: str, kind: str) -> str:
-    """Return the browser's URL of a clip's thumbnail, strip or video."""
+def address(clip_id: str, kind: str, **span: int) -> str:
+    """Return the browser's URL of a clip's thumbnail, strip, video or moment.
+
+    Args:
+        clip_id: Id of the clip.
+        kind: One of `KINDS`.
+        span: `start_ms` and `end_ms` of a moment.
+    """
     path = f"{PREFIX}/{quote(clip_id, safe='')}/{kind}"
-    return f"{path}?{urlencode({'s': _signature(path)})}"
+    return f"{path}?{urlencode({'s': _signature(path), **span})}"
 
 
 UPLOADS = "/added"
@@ -101,7 +109,7 @@ class MediaRoutes:
             yield {}
 
     async def of_clip(self, request: Request) -> Response:
-        """Return a thumbnail, a strip, or a range of a video."""
+        """Return a thumbnail, a strip, a range of a video, or a moment as a file."""
         clip_id, kind = request.path_params["clip_id"], request.path_params["kind"]
         if kind not in KINDS or not _CLIP_ID.fullmatch(clip_id) or not _is_signed(request):
             return Response(status_code=404)
@@ -111,8 +119,9 @@ class MediaRoutes:
         headers["Accept-Encoding"] = "identity"
         assert self._client is not None
         url = f"{self._settings.url}/v1/clips/{clip_id}/{kind}"
+        span = {name: request.query_params[name] for name in _SPAN if name in request.query_params}
         try:
-            answer = await self._ask(httpx.Request("GET", url, headers=headers))
+            answer = await self._ask(httpx.Request("GET", url, headers=headers, params=span or None))
         except httpx.HTTPError:
             return _no_picture(502)
         if not answer.is_success and answer.status_code != 416:

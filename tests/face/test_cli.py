@@ -390,7 +390,8 @@ def test_print__json_and_lines_have_no_sign_that_a_terminal_obeys(capsys: pytest
 
 LONG = "2026/05/the folder of a camera/validation-unseen-10-of-the-harbour-camera-two.mp4"
 HITS = [
-    {"uri": uri, "title": title, "score": 0.5, "confidence": 0.44, "start_ms": 1000, "end_ms": 2000, "thumbnail_url": None}
+    {"video_id": "0" * 32, "uri": uri, "title": title, "score": 0.5, "confidence": 0.44, "start_ms": 1000, "end_ms": 2000,
+     "thumbnail_url": None}
     for uri, title in ((LONG, "Harbour, seen from the second camera at night"), ("b.mp4", "b"))
 ]
 
@@ -402,7 +403,7 @@ def test_show_hits__breaks_no_name_of_a_file(
     monkeypatch.setenv("COLUMNS", str(width))
     vidseek.printing.show_hits(HITS)
     out = capsys.readouterr().out
-    assert LONG in out and "night" in out and "0.44" in out
+    assert LONG in out and "night" in out and "0.44" in out and f"{'0' * 12}:1000-2000" in out
 
 
 def test_show_hits__a_title_that_is_the_name_of_the_file_is_no_column(capsys: pytest.CaptureFixture[str]) -> None:

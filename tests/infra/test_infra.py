@@ -143,7 +143,7 @@ def test_dockerignore__lets_through_all_that_is_copied() -> None:
 def test_bento__needs_what_the_extras_say_at_the_pinned_versions() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["onnx-cpu"], *extras["index"], *extras["serve"]]
+    wanted = [*project["dependencies"], *extras["onnx-cpu"], *extras["index"], *extras["serve"], *extras["edit"]]
     names = {re.split(r"[>=<]", each)[0].lower().replace("_", "-") for each in wanted}
     pins = {line.split("==")[0].lower().replace("_", "-"): line for line in lines_of("constraints.txt")}
     assert sorted(lines_of("serving/requirements.txt")) == sorted(pins[name] for name in names)

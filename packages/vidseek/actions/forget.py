@@ -61,9 +61,9 @@ def plan_forget(archive: Archive, name: str, *, again: bool = False) -> Plan:
 
     videos = read_videos(archive.ingest)
     uris = {video.video_id: video.uris for video in videos}
-    video_id = _one_of(name, uris)
+    video_id = video_named(name, uris)
     if video_id is None:
-        if (old := _one_of(name, _names_of_forgotten(archive))) is not None:
+        if (old := video_named(name, _names_of_forgotten(archive))) is not None:
             if again:
                 known = next(each for each in read_forgotten(archive.decisions).videos if each.video_id == old)
                 caches = _caches_of(archive, old, set())
@@ -161,7 +161,7 @@ def take_back(archive: Archive, name: str) -> ForgottenVideo:
     Raises:
         InputRejected: no forgotten video matches, or several do.
     """
-    video_id = _one_of(name, _names_of_forgotten(archive))
+    video_id = video_named(name, _names_of_forgotten(archive))
     if video_id is None:
         raise InputRejected(
             f"no video {name!r} is forgotten", code="unknown-video", remedy="`vidseek forget --list` says what is",
@@ -181,8 +181,16 @@ def _names_of_forgotten(archive: Archive) -> dict[str, tuple[str, ...]]:
     return {video.video_id: (*video.uris, *video.addresses) for video in read_forgotten(archive.decisions).videos}
 
 
-def _one_of(name: str, videos: dict[str, tuple[str, ...]]) -> str | None:
-    """Return the id of the one video that is meant; None where none is."""
+def video_named(name: str, videos: dict[str, tuple[str, ...]]) -> str | None:
+    """Return the id of the one video that is meant; None where none is.
+
+    Args:
+        name: Its id, the first digits of it (at least `MIN_PREFIX`), or one of its uris.
+        videos: The uris of each video, by id.
+
+    Raises:
+        InputRejected: several videos are meant.
+    """
     name = bare_url(name)
     if name in videos:
         return name

@@ -17,6 +17,7 @@ from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.secret import secret
 
 if TYPE_CHECKING:
+    from vidseek.client import Api
     from vidseek_retrieval.settings import Weights
 
 URL_VARIABLE = "VIDSEEK_URL"
@@ -142,23 +143,37 @@ def ask_api(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """Send POST /v1/search to a running API, with the key in VIDSEEK_API_KEY if it is set.
 
     Args:
-        url: Base URL of the API.
-        body: JSON of the request; values that are bytes are sent as files.
+        url: Where it listens.
+        body: JSON of the request; values of bytes are sent as files.
 
     Raises:
-        ConfigError: the URL is not valid, or the key is wrong.
+        ConfigError: the URL is none, or the API wants another key.
         InputRejected: the API refuses the query.
         ServiceError: it does not answer, or cannot.
     """
+    files = [(name, value) for name, value in body.items() if isinstance(value, bytes)]
+    asked = {name: value for name, value in body.items() if not isinstance(value, bytes)}
+    return _answer_of(url, lambda api: api.search(asked, files=files))
+
+
+def ask_api_to_export(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Send POST /v1/export to a running API. Errors are those of `ask_api`.
+
+    Args:
+        url: Where it listens.
+        body: JSON of the request.
+    """
+    return _answer_of(url, lambda api: api.export(body))
+
+
+def _answer_of(url: str, ask: Callable[[Api], dict[str, Any]]) -> dict[str, Any]:
     from vidseek.client import Api, Problem
     from vidseek.service import KEY_VARIABLE
 
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"the URL of the API is {url!r}", code="bad-url", remedy="It begins with http:// or https://")
-    files = [(name, value) for name, value in body.items() if isinstance(value, bytes)]
-    asked = {name: value for name, value in body.items() if not isinstance(value, bytes)}
     try:
-        return Api(url.rstrip("/"), key=secret(KEY_VARIABLE)).search(asked, files=files)
+        return ask(Api(url.rstrip("/"), key=secret(KEY_VARIABLE)))
     except Problem as error:
         if error.status in (401, 403):
             raise ConfigError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -49,6 +51,13 @@ def search(
     model: Annotated[Literal["vidseek", "base"], typer.Option(help="Which model looks: the live one, or the base that "
                                                               "`vidseek base` published.")] = "vidseek",
     open_best: Annotated[bool, typer.Option("--open", help="Play the first one, at its second.")] = False,
+    export: Annotated[Path | None, typer.Option(help="Write the moments for an editor: a file that ends in .otio, .edl, "
+                                                ".fcpxml, .csv or .json.")] = None,
+    handles: Annotated[str, typer.Option(help="With --export, what is kept before and behind each moment: 12f or 0.5s.")
+                       ] = "0f",
+    relative: Annotated[bool, typer.Option("--relative", help="With --export, name the videos as from the file's folder.")
+                        ] = False,
+    media_root: Annotated[str, typer.Option(help="With --export, the source's folder on the editor's machine.")] = "",
     url: Annotated[str | None, typer.Option(envvar="VIDSEEK_URL", help="Ask the API that runs there.")] = None,
     as_json: printing.AsJson = False,
 ) -> None:
@@ -61,6 +70,7 @@ def search(
         raise typer.BadParameter("say what to look for: TEXT, --image, --clip or --clip-id")
     if any(not text.strip() for text in (*(texts or []), *(negative_texts or []))):
         raise InputRejected("the query is blank", code="empty-query", remedy="Say in a few words what to look for")
+    exporter = _exporter(export, handles, relative=relative, media_root=media_root, url=url) if export else None
     filters = queries.filters_of(
         condition or [], channels=channel or [], categories=category or [], after=after, before=before
     )
@@ -85,10 +95,12 @@ def search(
             options, model, texts=texts, images=image, clips=clip, clip_ids=clip_ids,
             negative_texts=negative_texts, negative_images=negative_images, negative_ids=negative_ids,
         )
+    exported = exporter(answer["hits"], " ".join(texts or ())) if exporter else None
     if as_json:
-        printing.print_json(answer)
+        printing.print_json({**answer, "export": exported} if exported else answer)
     else:
         printing.show_hits(answer["hits"])
+        _tell_exported(exported)
         chance = chance_if_unlikely(answer["hits"])
         if chance is not None:
             typer.echo(f"Probably none of these fits: the chance that one does is {chance:.0%}.")
@@ -101,6 +113,73 @@ def search(
                 f"{archive.params} has no ingest.source", code="source-not-set", remedy="Set it to where the videos are",
             )
         queries.play(archive.source.path_of(best["uri"]), start_ms=best["start_ms"])
+
+
+def clip(
+    moment: Annotated[str, typer.Argument(metavar="HIT", help="The moment of a hit, as the list of hits has it: "
+                                          "VIDEO:START-END, with the video's id, its first digits or its uri, and "
+                                          "milliseconds. Or a clip_id.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write: .mp4, .mov or .mkv.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the encoder.")] = 2,
+    as_json: printing.AsJson = False,
+) -> None:
+    """Write a moment as a video file, exact to the frame, with its sound."""
+    from vidseek.archive import Archive
+    from vidseek.edit.archive_sources import cut_moment, find_moment
+
+    archive = Archive.here()
+    written = cut_moment(archive, find_moment(archive, moment), out, force=force, threads=threads)
+    if as_json:
+        printing.print_json({"file": str(out), **asdict(written)})
+        return
+    how = "copied" if written.is_copied else "encoded again"
+    printing.say(f"{out}: {written.num_frames} frames, {printing.clock(written.start_ms)} to "
+                 f"{printing.clock(written.end_ms)}, {how}, {'with' if written.has_sound else 'without'} sound")
+
+
+def _exporter(
+    file: Path, handles: str, *, relative: bool, media_root: str, url: str | None
+) -> Callable[[list[dict[str, Any]], str], dict[str, Any]]:
+    """Return what exports hits; what is wrong with the options is told before the search."""
+    from vidseek.actions import queries
+    from vidseek.edit import timeline
+    from vidseek.edit.events import Handles, Moment, Places, notes_of
+    from vidseek.edit.export import export_text, format_of, write_export
+
+    format_name, kept = format_of(file), Handles.parse(handles)
+    if format_name in timeline.ADAPTERS and not url:
+        timeline.require_library(format_name)
+
+    def export(hits: list[dict[str, Any]], name: str) -> dict[str, Any]:
+        if url:
+            asked = [
+                {"clip_id": hit["best_clip_id"], "start_ms": hit["start_ms"], "end_ms": hit["end_ms"]} for hit in hits
+            ]
+            body = {"format": format_name, "moments": asked, "handles": handles, "name": name or file.stem}
+            made = queries.ask_api_to_export(url, body | ({"media_root": media_root} if media_root else {}))
+            write_export(file, made["content"])
+            return {"file": str(file), **{each: made[each] for each in ("num_events", "notes", "left_out")}}
+        from vidseek.archive import Archive
+        from vidseek.edit.archive_sources import locate_events
+
+        places = Places(media_root, file.absolute().parent if relative else None)
+        events, left_out = locate_events(Archive.here(), [Moment.of_hit(hit) for hit in hits], kept, places)
+        write_export(file, export_text(events, format_name, name or file.stem))
+        told = [{"uri": each.moment.uri, "reason": each.reason, "code": each.code} for each in left_out]
+        return {"file": str(file), "num_events": len(events), "notes": notes_of(events), "left_out": told}
+
+    return export
+
+
+def _tell_exported(exported: Mapping[str, Any] | None) -> None:
+    if exported is None:
+        return
+    printing.say(f"{exported['file']}: {exported['num_events']} moments")
+    for note in exported["notes"]:
+        printing.say(f"  {note}")
+    for each in exported["left_out"]:
+        printing.say(f"  left out: {each['reason']}")
 
 
 def _search_here(

@@ -26,8 +26,9 @@ _GRID_SLACK = 0.02
 class SourceTimes:
     """How an editor counts the frames of a video file. A position is a frame's number from the beginning, at `rate`."""
 
-    rate: Fraction
-    """Frames a second."""
+    rate_numerator: int
+    """Of the frames a second. Workers answer with plain numbers."""
+    rate_denominator: int
     is_variable: bool
     """Whether frames have no constant distance. Positions are then exact in time: position p shows what the file shows at
     p / rate seconds, which need not be its p-th frame."""
@@ -41,6 +42,11 @@ class SourceTimes:
     """As stored, in pixels."""
     height: int
     has_sound: bool
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames a second."""
+        return Fraction(self.rate_numerator, self.rate_denominator)
 
     @property
     def origin(self) -> int:
@@ -158,7 +164,8 @@ def _times_of(video: OpenVideo, grid: _Grid) -> SourceTimes:
     number, is_drop = _timecode_of(video, grid.rate) or (None, False)
     has_sound = any(stream.type == "audio" and stream.codec_context is not None for stream in video.container.streams)
     return SourceTimes(
-        grid.rate, grid.is_variable, grid.num_positions, number, is_drop, context.width, context.height, has_sound
+        grid.rate.numerator, grid.rate.denominator, grid.is_variable, grid.num_positions, number, is_drop, context.width,
+        context.height, has_sound,
     )
 
 

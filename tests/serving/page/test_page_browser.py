@@ -369,3 +369,36 @@ def test_add__videos_are_uploaded_one_after_the_other_and_listed(
         tab.set_viewport_size({"width": size[0], "height": size[1]})
         tab.wait_for_timeout(500)
         tab.screenshot(path=f"{shots}/add-{name}.png")
+
+
+def test_basket__becomes_a_timeline_and_a_moment_becomes_a_file(tab: Any, page_url: str, api: str, tmp_path: Path) -> None:
+    pytest.importorskip("opentimelineio")
+    tab.goto(f"{page_url}/?q=blue")
+    for place in (0, 1):
+        cards(tab).nth(place).get_by_role("button", name="Basket").click()
+        pressed = cards(tab).nth(place).locator("[data-testid='stBaseButton-primary']")
+        sync_api.expect(pressed).to_have_count(2)  # Play, and Basket
+    with tab.expect_download() as saving:
+        cards(tab).first.get_by_role("link", name="Save the moment").click()
+    saved = Path(saving.value.path())
+    assert saved.read_bytes()[4:8] == b"ftyp" and saving.value.suggested_filename.endswith(".mp4")
+    tab.get_by_role("link", name="Basket").click()
+    kept = tab.locator("[class*='st-key-kept-']")
+    sync_api.expect(kept).to_have_count(2)
+    second = kept.nth(1).locator(".vs-facts").text_content()
+    kept.nth(1).get_by_role("button", name="↑").click()
+    sync_api.expect(kept.first.locator(".vs-facts")).to_have_text(second)
+    tab.get_by_label("Handles").fill("2f")
+    tab.keyboard.press("Enter")
+    tab.get_by_role("button", name="Make the timeline").click()
+    if folder := os.environ.get("VIDSEEK_SCREENSHOTS"):
+        sync_api.expect(tab.get_by_role("button", name="Download vidseek.otio")).to_be_visible()
+        tab.screenshot(path=f"{folder}/basket.png")
+    with tab.expect_download() as downloading:
+        tab.get_by_role("button", name="Download vidseek.otio").click()
+    content = Path(downloading.value.path()).read_text(encoding="utf-8")
+    assert content.count('"OTIO_SCHEMA": "Clip') == 2 and second.split("/")[-1] in content
+    kept.first.get_by_role("button", name="Remove").click()
+    sync_api.expect(kept).to_have_count(1)
+    tab.get_by_role("button", name="Empty the basket").click()
+    sync_api.expect(tab.get_by_text("The basket is empty")).to_be_visible()

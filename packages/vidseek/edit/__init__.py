@@ -1,0 +1,1 @@
+"""Moments on the timelines of editing programs, and as files."""

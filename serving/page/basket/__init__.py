@@ -1,0 +1,1 @@
+"""The basket: moments that a visitor keeps for an editor."""
