@@ -39,6 +39,8 @@ def text_of(value: object, what: str) -> str:
     """
     if not isinstance(value, str):
         raise InputRejected(f"{what} is a {type(value).__name__}, wanted text", code="value-not-text")
+    if value.isprintable():  # as nearly all are: no control character, nothing broken
+        return " ".join(value.split())
     if found := _BROKEN.search(value):
         raise InputRejected(
             f"{what} holds U+{ord(found[0]):04X} at {found.start()}, which is no text", code="value-not-text",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from vidseek_media.errors import ArtifactError
 from vidseek_media.files.parquet_files import read_bounded, write_parquet
@@ -214,6 +217,12 @@ def _of_other_types(path: Path, error: Exception) -> ArtifactError:
     return ArtifactError(
         f"{path} has other column types: {error}", code="wrong-schema", remedy="Run `dvc repro` to make it again",
     )
+
+
+def is_among(column: pd.Series[str], values: Iterable[str]) -> NDArray[np.bool_]:
+    """Return which texts of a column are among `values`; `Series.isin` looks each of many up one by one."""
+    found = pc.is_in(pa.array(column, pa.string()), value_set=pa.array(list(values), pa.string()), skip_nulls=True)
+    return np.asarray(found, np.bool_)
 
 
 def read_rejected(folder: Path) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 
 from tests.raising import raises
 from vidseek_media.errors import ArtifactError
-from vidseek_media.tables import FRAMES, GROUPS, REJECTED, first_rejected, read_rejected, read_table, write_table
+from vidseek_media.tables import FRAMES, GROUPS, REJECTED, first_rejected, is_among, read_rejected, read_table, write_table
 
 
 def test_read_table__gives_what_was_written_or_the_columns_asked_for(tmp_path: Path) -> None:
@@ -57,3 +57,13 @@ def test_read_table__a_column_of_an_earlier_name_is_read_under_its_own(tmp_path:
     pq.write_table(table.rename_columns(["marks" if name == "quality_flags" else name for name in table.column_names]), path)
     assert read_table(path, FRAMES).to_json() == now.to_json()
     assert read_table(path, FRAMES, columns=["quality_flags"])["quality_flags"].tolist() == [["black"]]
+
+
+def test_is_among__missing_texts_are_among_nothing(tmp_path: Path) -> None:
+    rows = [{"video_id": "a", "group": "x"}, {"video_id": "b", "group": None}, {"video_id": "a", "group": "y"}]
+    write_table(tmp_path / "groups.parquet", rows, GROUPS)
+    table = read_table(tmp_path / "groups.parquet", GROUPS)
+    assert is_among(table["video_id"], {"a", "c"}).tolist() == [True, False, True]
+    assert is_among(table["group"], {"x"}).tolist() == [True, False, False]
+    assert is_among(table["group"], ()).tolist() == [False, False, False]
+    assert is_among(table["group"][:0], {"x"}).tolist() == []

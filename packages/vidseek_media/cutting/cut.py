@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import uuid
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -32,6 +34,17 @@ class ShotSearch:
     settings: ShotSettings
     memory: Path
     """Folder that keeps the cuts of each video."""
+
+
+class ClipColumns(NamedTuple):
+    """The columns of CLIPS, in its order."""
+
+    clip_id: list[str]
+    video_id: list[str]
+    index: list[int]
+    start_ms: list[int]
+    end_ms: list[int]
+    cut: list[list[str]]
 
 
 @dataclass(frozen=True)
@@ -252,10 +265,7 @@ def read_clips(folder: Path, *, video_ids: Collection[str] | None = None) -> lis
         ArtifactError: the table is missing or broken, or its ids are not those of its spans.
     """
     path = folder / "clips.parquet"
-    rows = read_columns(path, CLIPS)
-    if video_ids is not None:
-        rows = rows.filter(pc.is_in(rows["video_id"], value_set=pa.array(video_ids, pa.string())))
-    clip_ids, videos, indices, starts, ends, cuts = (rows[name].to_pylist() for name in CLIPS.names)
+    clip_ids, videos, indices, starts, ends, cuts = read_clip_columns(folder, video_ids=video_ids)
     try:
         clips = [
             Clip(video_id, int(index), start_ms, end_ms, tuple(cut))
@@ -265,11 +275,31 @@ def read_clips(folder: Path, *, video_ids: Collection[str] | None = None) -> lis
         raise ArtifactError(
             f"{path} holds a row that is no clip: {error}", code="broken-rows", remedy="Run `dvc repro`",
         ) from error
-    if clip_ids_of(videos, starts, ends).tolist() != clip_ids:
+    for clip, clip_id in zip(clips, clip_ids, strict=True):
+        clip.__dict__["clip_id"] = uuid.UUID(clip_id)  # it need not be hashed once more
+    return clips
+
+
+def read_clip_columns(folder: Path, *, video_ids: Collection[str] | None = None) -> ClipColumns:
+    """Read what `read_clips` reads as columns, for what goes through all clips of an archive.
+
+    Args:
+        folder: Output of the stage `cut`.
+        video_ids: Read the clips of these videos; None for all.
+
+    Raises:
+        ArtifactError: the table is missing or broken, or its ids are not those of its spans.
+    """
+    path = folder / "clips.parquet"
+    rows = read_columns(path, CLIPS)
+    if video_ids is not None:
+        rows = rows.filter(pc.is_in(rows["video_id"], value_set=pa.array(video_ids, pa.string())))
+    columns = ClipColumns(*(rows[name].to_pylist() for name in CLIPS.names))
+    if clip_ids_of(columns.video_id, columns.start_ms, columns.end_ms).tolist() != columns.clip_id:
         raise ArtifactError(
             f"{path} has clip ids that are not those of their spans", code="broken-rows", remedy="Run `dvc repro`",
         )
-    return clips
+    return columns
 
 
 def _outside(video: Video, wanted: Span) -> Rejection:

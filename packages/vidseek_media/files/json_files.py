@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,10 @@ def read_json(path: Path, *, most_bytes: int = MOST_BYTES) -> Any:
         {'start_ms': 0, 'end_ms': 3000}
     """
     with path.open("rb") as file:
-        content = file.read(most_bytes + 1)
+        size = os.fstat(file.fileno()).st_size  # to ask for all that is allowed takes memory for all of it
+        content = file.read(min(size, most_bytes) + 1)
+        if len(content) > size:
+            content += file.read(max(0, most_bytes + 1 - len(content)))  # it has grown, or is a pipe
     if len(content) > most_bytes:
         raise ValueError(f"it is larger than {most_bytes} bytes")
     return parse_json(content)

@@ -16,7 +16,7 @@ import pandas as pd
 from vidseek_media.files.json_files import read_memory, write_json
 from vidseek_media.splitting.both_sides import find_both_sides, hashes_of
 from vidseek_media.splitting.perceptual_hashes import Comparison, compare, near_duplicates
-from vidseek_media.tables import BOTH_SIDES
+from vidseek_media.tables import BOTH_SIDES, is_among
 
 GROUPS_FILE, BOTH_SIDES_FILE = "near_duplicates.json", "both_sides.json"
 VERSION = 1
@@ -66,7 +66,7 @@ def remembered_both_sides(
     Raises:
         OSError: the disk does not take the memory.
     """
-    paired = frames.loc[frames["clip_id"].isin(set(pairs["clip_id"])), ["clip_id", "hashes"]]
+    paired = frames.loc[is_among(frames["clip_id"], pairs["clip_id"]), ["clip_id", "hashes"]]
     if memory is None:
         return find_both_sides(pairs, hashes_of(paired), max_bits=max_bits, min_share=min_share)
     path, key = memory / BOTH_SIDES_FILE, _key_of(pairs, paired, max_bits=max_bits, min_share=min_share)
@@ -86,7 +86,8 @@ def _key_of(pairs: pd.DataFrame, paired: pd.DataFrame, *, max_bits: int, min_sha
     found = hashlib.sha256(f"{max_bits} {min_share!r}".encode())
     for name in ("clip_id", "caption", "split"):
         found.update("\0".join(map(str, pairs[name])).encode())
-    for clip_id, own in sorted(zip(paired["clip_id"], paired["hashes"], strict=True), key=lambda each: str(each[0])):
+    named = zip(paired["clip_id"].tolist(), paired["hashes"].tolist(), strict=True)
+    for clip_id, own in sorted(named, key=lambda each: str(each[0])):
         found.update(f"\0{clip_id}".encode())
         found.update(np.asarray([] if own is None else own, np.uint64).tobytes())
     return found.hexdigest()

@@ -177,7 +177,9 @@ def _row(cells: Iterable[tuple[str, object]], texts: Collection[str]) -> dict[st
     """Return the cells as the text that a CSV would hold."""
     row: dict[str, str] = {}
     for name, value in cells:
-        if value is None or (isinstance(value, float) and math.isnan(value)):
+        if isinstance(value, str) and name not in texts:
+            row[name] = value
+        elif value is None or (isinstance(value, float) and math.isnan(value)):
             row[name] = ""
         elif isinstance(value, datetime | date):
             row[name] = value.isoformat()

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from vidseek_media.errors import ConfigError, InputRejected
-from vidseek_media.guards import moment_of, number_or_none, text_of
+from vidseek_media.guards import moment_of, text_of
 from vidseek_media.ids import to_ms
 from vidseek_media.records import Refusal, Rejection
 from vidseek_media.text.rows import READERS, Row
@@ -97,8 +97,10 @@ class ClipNaming:
         """Return the video (a uri without suffix) and the clip number that a file name states; None if it is not a
         clip's.
         """
+        if self.pattern is None:
+            return None
         path = PurePosixPath(uri)
-        match = self.pattern.fullmatch(path.stem) if self.pattern else None
+        match = self.pattern.fullmatch(path.stem)
         if match is None or not match["index"].isdecimal():
             return None
         return (path.parent / match["stem"]).as_posix(), int(match["index"])
@@ -163,7 +165,8 @@ def _read_files(files: Iterable[tuple[Path, Callable[[Path], Iterator[Row]]]]) -
         for line, row in read(path):
             try:
                 caption = caption_of(row, path.name, line)
-                caption = dataclasses.replace(caption, file=bare_url(caption.file))  # as the source names its videos
+                if (file := bare_url(caption.file)) != caption.file:
+                    caption = dataclasses.replace(caption, file=file)  # as the source names its videos
                 if not caption.text and not caption.annotations.get("title"):
                     raise InputRejected(f"has no caption for {caption.file}", code="row-without-caption")
                 refuse_repeated(caption, seen)
@@ -376,7 +379,6 @@ def _span_of(start: str, end: str) -> tuple[int | None, int | None]:
         raise InputRejected(
             f"start and end are {start!r} and {end!r}, wanted both in seconds, or neither", code="bad-span",
         ) from None
-    sane = [number_or_none(each, low=0, high=MAX_SECONDS) for each in seconds]
-    if sane[0] is None or sane[1] is None or to_ms(sane[0]) >= to_ms(sane[1]):
+    if not all(0 <= each <= MAX_SECONDS for each in seconds) or to_ms(seconds[0]) >= to_ms(seconds[1]):
         raise InputRejected(f"[{start}, {end}) is not a span of seconds", code="bad-span")
-    return to_ms(sane[0]), to_ms(sane[1])
+    return to_ms(seconds[0]), to_ms(seconds[1])

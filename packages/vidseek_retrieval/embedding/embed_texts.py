@@ -16,10 +16,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vidseek_encoder.encoder import Encoder
-from vidseek_media.cutting.cut import read_clips
+from vidseek_media.cutting.cut import ClipColumns, read_clip_columns
 from vidseek_media.errors import ArtifactError
 from vidseek_media.files.folders import sole_writer
-from vidseek_media.records import Clip
 from vidseek_media.tables import CAPTIONS, VIDEOS, read_columns, read_table
 from vidseek_retrieval.embedding.embedding_parts import listed_parts, read_parts
 from vidseek_retrieval.embedding.part_store import PIECE_ROWS, PartStore, Space
@@ -72,16 +71,15 @@ def clip_texts(
         str(row.video_id): (str(row.title), PurePosixPath(row.uris[0]).stem)
         for row in read_table(ingest_dir / "videos.parquet", VIDEOS).itertuples(index=False)
     }
-    clips = read_clips(cut_dir, video_ids=video_ids)
+    clips = read_clip_columns(cut_dir, video_ids=video_ids)
     captions = _captions_by_video(caption_dir, clips, video_ids)
     texts = {}
-    for clip in clips:
-        if cut in clip.cut:
-            title, stem = titles.get(clip.video_id, ("", ""))
-            lines = captions[clip.video_id].of_span(clip.start_ms, clip.end_ms) if clip.video_id in captions else []
-            texts[str(clip.clip_id)] = ClipText(
-                spoken=_join([title, *lines]), words=_join([title or stem.replace("_", " "), *lines])
-            )
+    for clip_id, video_id, _, start_ms, end_ms, modes in zip(*clips, strict=True):
+        if cut in modes:
+            title, stem = titles.get(video_id, ("", ""))
+            lines = captions[video_id].of_span(start_ms, end_ms) if video_id in captions else []
+            spoken = _join([title, *lines])
+            texts[clip_id] = ClipText(spoken, spoken if title else _join([stem.replace("_", " "), *lines]))
     return texts
 
 
@@ -201,13 +199,13 @@ class _Captions:
 
 
 def _captions_by_video(
-    caption_dir: Path, clips: Iterable[Clip], video_ids: Collection[str] | None
+    caption_dir: Path, clips: ClipColumns, video_ids: Collection[str] | None
 ) -> dict[str, _Captions]:
     """Return the captions of each video that has any."""
     rows = read_columns(caption_dir / "captions.parquet", CAPTIONS, columns=["video_id", "clip_id", "text"])
     if video_ids is not None:
         rows = rows.filter(pc.is_in(rows["video_id"], value_set=pa.array(video_ids, pa.string())))
-    spans = {str(clip.clip_id): (clip.start_ms, clip.end_ms) for clip in clips} if rows.num_rows else {}
+    spans = dict(zip(clips.clip_id, zip(clips.start_ms, clips.end_ms, strict=True), strict=True))
     captions: dict[str, _Captions] = defaultdict(_Captions)
     for video_id, clip_id, text in zip(*(rows[name].to_pylist() for name in ("video_id", "clip_id", "text")), strict=True):
         captions[video_id].add(text, spans.get(clip_id))

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from vidseek_media.tables import CLIPS, read_table
+from vidseek_media.tables import CLIPS, is_among, read_table
 from vidseek_quality.intervals import share_interval
 from vidseek_retrieval.embedding.embed_texts import read_texts, text_matrix
 from vidseek_retrieval.embedding.embedding_parts import read_parts
@@ -68,10 +68,10 @@ class PublishedWindows:
         table = read_table(cut_dir / "clips.parquet", CLIPS, columns=["clip_id", "video_id", "start_ms", "end_ms", "cut"])
         table = table[[cut in list(modes) for modes in table["cut"]]]
         drawn, half = _drawn(table["video_id"], most, always)
-        kept = table if drawn is None else table[table["video_id"].isin(drawn)]
+        kept = table if drawn is None else table[is_among(table["video_id"], drawn)]
         embeddings = read_parts(embed_dir / "parts", among=kept["clip_id"].tolist())
         row_of = {clip_id: row for row, clip_id in enumerate(embeddings.clip_ids)}
-        kept = kept[kept["clip_id"].isin(row_of)].sort_values("clip_id")
+        kept = kept[is_among(kept["clip_id"], row_of)].sort_values("clip_id")
         spans = (kept[name].tolist() for name in ("clip_id", "video_id", "start_ms", "end_ms"))
         clips = [
             RankedClip(clip, video, start, end, 0.0) for clip, video, start, end in zip(*spans, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -131,6 +131,15 @@ class _Archive:
     """By video_id."""
     sidecar: pd.DataFrame
     transcripts: dict[str, list[Cue]]
+    _by_span: dict[str, dict[Span, Clip]] = field(default_factory=dict)
+    """By video_id, of videos that were asked for."""
+
+    def clip_at(self, wanted: Span, video: Video) -> Clip | None:
+        """Return the clip of a video that a caption of this span makes; None if there is none."""
+        if video.video_id not in self._by_span:
+            self._by_span[video.video_id] = {(clip.start_ms, clip.end_ms): clip for clip in self.clips[video.video_id]}
+        span = caption_span(wanted, video.duration_ms, video.duration_ms)
+        return None if span is None else self._by_span[video.video_id].get(span)
 
     @classmethod
     def load(cls, ingest_dir: Path, cut_dir: Path) -> _Archive:
@@ -187,7 +196,7 @@ def _from_files(archive: _Archive) -> tuple[list[_Row], list[Rejection]]:
                 rejections.append(_no_index(video, int(row.clip_index), len(own), row.text))
                 continue
         else:
-            clip = _clip_of(wanted, video, own)
+            clip = archive.clip_at(wanted, video) if wanted is not None else _clip_of_whole(video, own)
         if wanted is not None and clip is None:
             rejections.append(_no_clip(video, wanted, row.text))
             continue
@@ -207,7 +216,7 @@ def _from_transcripts(archive: _Archive, max_characters: int) -> list[_Row]:
 
 def _from_titles(archive: _Archive) -> list[_Row]:
     return [
-        _caption(video, _clip_of(None, video, archive.clips[video.video_id]),
+        _caption(video, _clip_of_whole(video, archive.clips[video.video_id]),
                  f"{video.category}, {video.title}" if video.category else video.title, "title")
         for video in archive.videos.values() if video.title
     ]
@@ -229,12 +238,9 @@ def _caption(video: Video, clip: Clip | None, text: str, writer: str, **annotati
     }
 
 
-def _clip_of(wanted: Span | None, video: Video, clips: Sequence[Clip]) -> Clip | None:
-    if wanted is None:
-        whole = [clip for clip in clips if (clip.start_ms, clip.end_ms) == (0, video.duration_ms)]
-        return whole[0] if whole else clips[0] if len(clips) == 1 else None
-    span = caption_span(wanted, video.duration_ms, video.duration_ms)
-    return next((clip for clip in clips if (clip.start_ms, clip.end_ms) == span), None)
+def _clip_of_whole(video: Video, clips: Sequence[Clip]) -> Clip | None:
+    whole = [clip for clip in clips if (clip.start_ms, clip.end_ms) == (0, video.duration_ms)]
+    return whole[0] if whole else clips[0] if len(clips) == 1 else None
 
 
 def _no_clip(video: Video, wanted: Span, text: str) -> Rejection:

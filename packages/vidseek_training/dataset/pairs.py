@@ -18,7 +18,7 @@ from vidseek_media.records import Refusal, Rejection, Video
 from vidseek_media.sources.ingest import read_videos
 from vidseek_media.splitting.remembered import remembered_both_sides, remembered_near_duplicates
 from vidseek_media.splitting.video_groups import groups_of
-from vidseek_media.tables import BOTH_SIDES, CAPTIONS, FRAMES, GROUPS, PAIRS, REJECTED, read_table, write_table
+from vidseek_media.tables import BOTH_SIDES, CAPTIONS, FRAMES, GROUPS, PAIRS, REJECTED, is_among, read_table, write_table
 from vidseek_training.dataset.training_set import WAITING, frozen_captions
 from vidseek_training.settings import PairSettings
 
@@ -93,20 +93,20 @@ def make_pairs(
     captions, later = (captions, captions[:0]) if frozen is None else frozen_captions(captions, frozen)
     frames = read_table(frames_dir / "frames.parquet", FRAMES, columns=_OF_FRAMES)
     named = frames["frames_digest"].astype(object).where(frames["frames_digest"].notna(), None)
-    digests = dict(zip(frames["clip_id"], named, strict=True))
+    digests = dict(zip(frames["clip_id"].tolist(), named.tolist(), strict=True))
     has_frames = set(digests)
     skipped = _skipped(frames, settings.skip_quality_flags)
     stated_splits = _stated_splits(captions)
-    usable = captions[captions["clip_id"].isin(has_frames - set(skipped))]
+    usable = captions[is_among(captions["clip_id"], has_frames - set(skipped))]
     usable = usable[~usable["video_id"].isin({video_id for video_id, own in stated_splits.items() if len(own) > 1})]
     groups = _groups(
-        sorted(set(usable["video_id"])), read_videos(ingest_dir), frames[frames["clip_id"].isin(set(usable["clip_id"]))],
+        sorted(set(usable["video_id"])), read_videos(ingest_dir), frames[is_among(frames["clip_id"], usable["clip_id"])],
         max_bits=settings.near_duplicate_bits, min_share=settings.near_duplicate_share, decided=decided, memory=memory,
     )
     splits = split_groups(
         groups, stated_splits, validation_share=settings.validation_share, test_share=settings.test_share, seed=settings.seed
     )
-    fits = [not (own := stated_splits.get(v)) or splits[v] in own for v in usable["video_id"]]
+    fits = [not (own := stated_splits.get(v)) or splits[v] in own for v in usable["video_id"].tolist()]
     pairs = _pairs_of(usable[np.array(fits, bool)], splits, digests)
     rejections = [
         _rejection(row, why) for row in captions.drop(pairs.index).itertuples(index=False)
@@ -188,7 +188,7 @@ def _groups(
             together.append((first.setdefault(name, video.video_id), video.video_id))
     if max_bits is not None:
         hashes: dict[str, set[int]] = defaultdict(set)
-        for video_id, own in zip(frames["video_id"], frames["hashes"], strict=True):
+        for video_id, own in zip(frames["video_id"].tolist(), frames["hashes"].tolist(), strict=True):
             hashes[video_id].update(own.tolist() if own is not None else ())
         together += remembered_near_duplicates(hashes, max_bits=max_bits, min_share=min_share, memory=memory)
     # Two that are one with a third are one, also where the third has no caption; a group is named by one that has.
@@ -256,9 +256,10 @@ def _place_of(video_id: str, seed: int) -> float:
 def _skipped(frames: pd.DataFrame, skip_quality_flags: Sequence[str]) -> dict[str, Refusal]:
     """Return the reason by clip_id of the clips that say nothing."""
     found = {}
-    for clip_id, quality_flags in zip(frames["clip_id"], frames["quality_flags"], strict=True):
-        own = [flag for flag in skip_quality_flags if quality_flags is not None and flag in quality_flags]
-        if own:
+    for clip_id, quality_flags in zip(frames["clip_id"].tolist(), frames["quality_flags"].tolist(), strict=True):
+        if quality_flags is None or not len(quality_flags):
+            continue
+        if own := [flag for flag in skip_quality_flags if flag in quality_flags]:
             reason = f"its clip is {' and '.join(own)} (pairs.skip_quality_flags)"
             found[clip_id] = Refusal(reason, code="clip-without-content")
     return found
@@ -267,7 +268,7 @@ def _skipped(frames: pd.DataFrame, skip_quality_flags: Sequence[str]) -> dict[st
 def _stated_splits(captions: pd.DataFrame) -> dict[str, set[str]]:
     """Return the splits that the source states, by video_id."""
     stated_splits: dict[str, set[str]] = defaultdict(set)
-    for video_id, split in zip(captions["video_id"], captions["split"], strict=True):
+    for video_id, split in zip(captions["video_id"].tolist(), captions["split"].tolist(), strict=True):
         if split:
             stated_splits[video_id].add(split)
     return stated_splits

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +65,15 @@ def test_read_memory__of_another_version_or_broken_is_empty(tmp_path: Path) -> N
     for content in ("", "{", "[2]", '{"found": [1]}'):
         path.write_text(content)
         assert read_memory(path, version=2) == {}
+
+
+def test_read_json__a_pipe_and_limits(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    threading.Thread(target=pipe.write_bytes, args=(b'{"a": 1}',), daemon=True).start()
+    assert read_json(pipe) == {"a": 1}
+    file = tmp_path / "file.json"
+    file.write_bytes(b"[1, 2]")
+    assert read_json(file, most_bytes=6) == [1, 2]
+    with pytest.raises(ValueError, match="larger than 5 bytes"):
+        read_json(file, most_bytes=5)
