@@ -9,7 +9,7 @@ from typing import Any
 
 from vidseek_retrieval.index.bm25 import WordEncoder
 from vidseek_retrieval.lexical.spelling import segments_in
-from vidseek_retrieval.lexical.word_parts import UNSPACED, parts_of_run, plain, terms_in, words_in
+from vidseek_retrieval.lexical.word_parts import LINE_END, UNSPACED, parts_of_run, plain, terms_in, words_in
 
 MAX_TEXTS = 5
 """Texts of one hit that are shown, those with the most different words first."""
@@ -43,20 +43,34 @@ TIMED = ("speech", "ocr")
 def spoken_texts(evidence: Sequence[Evidence], start_ms: int, end_ms: int) -> list[Evidence]:
     """Return the texts that a moment was found for, if it was for what is said or stands on the screen; else none.
 
-    These are the texts that have as many different words of the query as the best one, and lie in the moment by more than
-    half.
+    These are the texts that have as many different words of the query as the best one, and lie in the moment by at least
+    half. Where the best one is a caption that was made of what is said, they are what it was made of.
 
     Args:
         evidence: Of the moment, the best first.
         start_ms: Start of the moment in milliseconds.
         end_ms: End of the moment in milliseconds, exclusive.
     """
-    if not evidence or evidence[0].field not in TIMED:
+    if not evidence:
         return []
-    return [
-        each for each in evidence if each.field in TIMED and len(each.matches) >= len(evidence[0].matches)
-        and _lies_in(each, start_ms, end_ms)
-    ]
+    best = evidence[0]
+    timed = [each for each in evidence if each.field in TIMED and _lies_in(each, start_ms, end_ms)]
+    if best.field in TIMED:
+        return [each for each in timed if len(each.matches) >= len(best.matches)]
+    quoted = f" {best.text} ".replace(LINE_END, " ")
+    return [each for each in timed if each.field == "speech" and f" {each.text} " in quoted]
+
+
+def caption_lines(evidence: Sequence[Evidence]) -> set[str]:
+    """Return the lines of captions with words of the query, of a moment for which no text is better; titles are none.
+
+    Args:
+        evidence: Of the moment, the best first.
+    """
+    return {
+        line for each in evidence if each.field == "captions" and len(each.matches) >= len(evidence[0].matches)
+        for line in each.text.split(LINE_END)[1:] if any(match in line for match in each.matches)
+    }
 
 
 def spoken_span(evidence: Sequence[Evidence], start_ms: int, end_ms: int) -> tuple[int, int] | None:
@@ -86,7 +100,7 @@ def is_long(text: Evidence) -> bool:
 
 def _lies_in(text: Evidence, start_ms: int, end_ms: int) -> bool:
     shared = min(end_ms, text.end_ms) - max(start_ms, text.start_ms)
-    return 2 * shared > min(end_ms - start_ms, text.end_ms - text.start_ms)
+    return 2 * shared >= min(end_ms - start_ms, text.end_ms - text.start_ms)
 
 
 def evidence_of(

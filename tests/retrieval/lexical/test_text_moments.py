@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ from tests.retrieval.archive import VERSION, clip_row, unit_rows, video_row, wri
 from vidseek_media.text.segments import Segment, write_segments
 from vidseek_retrieval.index.publish import publish
 from vidseek_retrieval.lexical.hit_evidence import Evidence, spoken_span
+from vidseek_retrieval.lexical.text_moments import TextMoments
+from vidseek_retrieval.search.moments import Moment
 from vidseek_retrieval.search.query import Hit, Query, SearchOptions
 from vidseek_retrieval.search.searcher import Searcher
 
@@ -100,3 +104,49 @@ def test_spoken_span__of_a_text_that_is_there_for_minutes_is_cut_to_the_moment()
     title = Evidence("ocr", "ACME", 9000, 20_000, ("ACME",))
     assert spoken_span([logo], 30_000, 33_000) == (30_000, 33_000)
     assert spoken_span([title], 10_000, 13_000) == (9000, 20_000)
+
+
+def _kept(*found: tuple[int, int, tuple[Evidence, ...]], is_visual: bool = True) -> list[tuple[int, int]]:
+    """Return the spans of the moments that are kept of moments of one video, given with their texts, best first."""
+    moments = [Moment("v", start, end, 1 - place / 100, f"{place}", 0, (f"{place}",)) for place, (start, end, _) in
+               enumerate(found)]
+    texts = {moment: evidence for moment, (_, _, evidence) in zip(moments, found, strict=True)}
+    ranking: Any = SimpleNamespace(
+        is_visual=is_visual, moments=lambda num: moments[:num], nearest=SimpleNamespace(collection=None)
+    )
+    evidence: Any = SimpleNamespace(
+        has_words=lambda moment: bool(texts[moment]), texts_of=lambda _, asked: [texts[each] for each in asked]
+    )
+    return [(each.start_ms, each.end_ms) for each in TextMoments(ranking, evidence).moments(10)]
+
+
+def _caption(text: str, start_ms: int, end_ms: int) -> Evidence:
+    return Evidence("captions", text, start_ms, end_ms, ("keeper",))
+
+
+def test_moments__a_caption_made_of_what_is_said_is_one_with_it() -> None:
+    said = Evidence("speech", "the keeper waved", 2000, 4000, ("keeper",))
+    first, second = _caption("film; the keeper waved", 0, 6000), _caption("film; the keeper waved", 4500, 7500)
+    assert _kept((0, 6000, (first, said)), (4500, 7500, (second,))) == [(0, 6000)]
+    assert spoken_span([first, said], 0, 6000) == (2000, 4000)
+    assert spoken_span([_caption("film; a keeper who waves", 0, 6000), said], 0, 6000) is None  # of its own, and longer
+
+
+def test_moments__captions_of_moments_that_overlap_and_say_the_same() -> None:
+    one, two = _caption("film; the keeper", 0, 3000), _caption("film; the keeper; no keeper", 2000, 5000)
+    assert _kept((0, 3000, (one,)), (2000, 5000, (two,))) == [(0, 3000), (2000, 5000)]
+    assert _kept((2000, 5000, (two,)), (0, 3000, (one,))) == [(2000, 5000)]
+    assert _kept((0, 3000, (one,)), (3000, 6000, (one,))) == [(0, 3000), (3000, 6000)]
+    titled = _caption("the keeper; a boat", 0, 3000)  # a title is of the whole video: pictures choose
+    assert _kept((0, 3000, (titled,)), (2000, 5000, (titled,))) == [(0, 3000), (2000, 5000)]
+
+
+@pytest.mark.parametrize(("is_visual", "num"), [(True, 2), (False, 1)])
+def test_moments__a_logo_gives_several_where_pictures_count(is_visual: bool, num: int) -> None:
+    logo = Evidence("ocr", "ACME", 0, 600_000, ("ACME",))
+    assert len(_kept((0, 3000, (logo,)), (9000, 12_000, (logo,)), is_visual=is_visual)) == num
+
+
+def test_moments__what_was_found_by_its_look_stays() -> None:
+    said = Evidence("speech", "hello", 0, 2000, ("hello",))
+    assert _kept((0, 3000, (said,)), (1000, 4000, ()), (1000, 4000, (said,))) == [(0, 3000), (1000, 4000)]
