@@ -24,8 +24,8 @@ from vidseek_retrieval.search.fusion import fuse
 from vidseek_retrieval.search.live_collection import LiveCollection
 from vidseek_retrieval.search.moment_choice import (
     MAX_DIVERSIFIED,
-    RatedMoment,
     Ranking,
+    RatedMoment,
     can_be_calibrated,
     choose_moments,
     rate_moments,
