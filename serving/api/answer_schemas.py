@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from vidseek.archive import ModelName
 
 
-class Evidence(BaseModel):
-    """A text for which a moment was found."""
+class TextSegment(BaseModel):
+    """A text of a video."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -18,6 +18,11 @@ class Evidence(BaseModel):
     text: str
     start_ms: int
     end_ms: int
+
+
+class Evidence(TextSegment):
+    """A text for which a moment was found."""
+
     matches: list[str] = Field(description="The words of the text that matched, as they are written there.")
 
 

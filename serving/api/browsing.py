@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from fastapi import FastAPI, Query
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from serving.api.answer_schemas import ModelInfo, ModelsAnswer
+from serving.api.answer_schemas import ModelInfo, ModelsAnswer, TextSegment
 from serving.api.routes import THUMBNAIL_HEADERS, ClipInPath, refusals
 from serving.engine import LIVE, Engine
 from serving.inputs.media import ClipGone
@@ -79,24 +80,13 @@ class NeighboursAnswer(BaseModel):
     clips: list[Neighbour]
 
 
-class TranscriptSegment(BaseModel):
-    """A text of a video."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    field: str = Field(description="speech or ocr.")
-    text: str
-    start_ms: int
-    end_ms: int
-
-
 class TranscriptAnswer(BaseModel):
     """What is said and what stands on the screen in a video, in order of time."""
 
     model_config = ConfigDict(extra="forbid")
 
     video_id: str
-    segments: list[TranscriptSegment]
+    segments: list[TextSegment]
 
 
 def add_browsing(app: FastAPI, engine: Engine) -> None:
@@ -153,10 +143,7 @@ def add_browsing(app: FastAPI, engine: Engine) -> None:
             found = await engine.browse(partial(transcript, clip_id=clip_id))
         except ClipUnknown as error:
             raise ClipGone(error.message, remedy=error.remedy) from error
-        segments = [
-            {"field": each.field, "text": each.text, "start_ms": each.start_ms, "end_ms": each.end_ms} for each in found
-        ]
-        return {"video_id": str(point.payload["video_id"]), "segments": segments}
+        return {"video_id": str(point.payload["video_id"]), "segments": [asdict(each) for each in found]}
 
     @app.get(
         "/v1/clips/{clip_id}/strip", response_class=Response,

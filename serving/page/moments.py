@@ -44,7 +44,8 @@ def show_card(
         st.html(_picture(clip_id, title, span(hit["start_ms"], hit["end_ms"])) + _facts(hit, title, facts) + saving)
         first = st.container(horizontal=True, gap="xxsmall")
         with first:
-            st.button(f"▶ {t('play')}", key=f"play-{place}", on_click=query.play, args=(clip_id,), type="primary")
+            action, where = (query.play_at, (clip_id, hit["start_ms"])) if _is_timed(hit) else (query.play, (clip_id,))
+            st.button(f"▶ {t('play')}", key=f"play-{place}", on_click=action, args=where, type="primary")
             if goes_on:
                 st.button(f"≈ {t('alike')}", key=f"alike-{place}", on_click=query.only_like, args=(clip_id,))
         with st.container(horizontal=True, gap="xxsmall") if goes_on else first:
@@ -66,6 +67,11 @@ def show_card(
                     t("basket"), key=f"basket-{place}", on_click=toggle, args=(moment,), help=t("basket_help"),
                     type="primary" if moment in kept() else "secondary",
                 )
+
+
+def _is_timed(hit: Mapping[str, Any]) -> bool:
+    """Return whether a moment was found for what is said or shown: it begins where the words do, not where its clip does."""
+    return any(each["field"] in ("speech", "ocr") for each in (hit.get("evidence") or [])[:1])
 
 
 def show_player(clip_id: str) -> None:

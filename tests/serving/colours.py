@@ -6,7 +6,7 @@ import atexit
 import io
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from tests.copying import copy_tree
 from tests.retrieval.archive import clip_row, video_row, write_archive
 from tests.tiny_bundle import COLOURS, colour_vector, write_tiny_bundle
 from vidseek.archive import Archive
+from vidseek_media.text.segments import Segment, write_segments
 from vidseek_retrieval.confidence.calibration import Calibration
 from vidseek_retrieval.index.publish import publish
 
@@ -57,8 +58,10 @@ def _write_colours(root: Path, encoder_version: str, titles: Mapping[str, str] |
 def publish_colours(
     root: Path, *, encoder_version: str = VERSION, folder: str = "tapes", titles: Mapping[str, str] | None = None,
     calibration: Calibration | None = None, alias: str = "clips", turned: int = 0,
+    segments: Mapping[str, Mapping[str, Sequence[Segment]]] | None = None,
 ) -> str:
-    """Publish (again); gives the collection's name. `turned`: each colour's clips look like so many colours further on."""
+    """Publish (again); gives the collection's name. `turned`: each colour's clips look like so many colours further on.
+    `segments` are by field and video_id."""
     videos = [
         video_row(
             video_id_of_colour(name), f"{folder}/{name}.mp4", title=(titles or {}).get(video_id_of_colour(name), ""),
@@ -73,8 +76,11 @@ def publish_colours(
     vectors = np.stack([colour_vector(colour) for colour in (*colours[turned:], *colours[:turned]) for _ in range(3)])
     data = root / ("data" if alias == "clips" else f"data-{alias}")
     tables = write_archive(data, videos, clips, vectors, encoder_version=encoder_version)
+    for field, of_videos in (segments or {}).items():
+        write_segments(data / field, of_videos)
     return publish(
-        **tables, index=root / "index", alias=alias, calibration=calibration, keep_previous=1 if alias == "clips" else 0
+        **tables, segment_dirs={field: [data / field] for field in segments or {}}, index=root / "index", alias=alias,
+        calibration=calibration, keep_previous=1 if alias == "clips" else 0,
     ).collection
 
 

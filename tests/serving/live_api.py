@@ -17,11 +17,12 @@ from serving.api.admin import Admin
 from serving.app import create_app
 from serving.engine import Base, Engine, Places
 from serving.model import open_archive
-from tests.serving.colours import video, video_id_of_colour, write_colour_archive
+from tests.serving.colours import publish_colours, video, video_id_of_colour, write_colour_archive
 from tests.tiny_bundle import COLOURS
 from vidseek.archive import Archive
 from vidseek.params import Settings
 from vidseek.settings import ServeSettings
+from vidseek_media.text.segments import Segment
 
 _PORTS = iter(random.Random().sample(range(20_000, 32_000), 12_000))
 """Below those that the kernel gives to whoever connects: between the choice and its use nobody gets one by chance."""
@@ -45,6 +46,19 @@ def write_video_archive(root: Path) -> Archive:
         if colour != "white":
             video(colour, root / "videos" / "tapes" / f"{colour}.mp4", seconds=3)
     return write_colour_archive(root, titles={video_id_of_colour("red"): "<img src=x onerror=alert(1)> **red**"})
+
+
+def write_worded_archive(root: Path) -> Archive:
+    """The same, and green says something of a harbour, which blue shows."""
+    archive = write_video_archive(root)
+    said = [
+        Segment(200, 900, "good morning"), Segment(1400, 2100, "the harbour <b>reopens</b>"), Segment(2200, 2900, "rain"),
+    ]
+    publish_colours(root, segments={
+        "speech": {video_id_of_colour("green"): said},
+        "ocr": {video_id_of_colour("blue"): [Segment(1000, 3000, "HARBOUR NEWS")]},
+    })
+    return archive
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from vidseek_media.sources.manifest import Manifest, read_manifest
 from vidseek_media.sources.opening import ENVIRONMENT_PREFIX, open_source
 from vidseek_media.sources.source import VIDEO_SUFFIXES, Listing, Source
 from vidseek_media.text.sidecars import Sidecar, match_captions, read_captions
-from vidseek_media.text.transcripts import subtitle_files
+from vidseek_media.text.subtitle_files import find_subtitles
 from vidseek_media.urls import is_url
 
 Item = TypeVar("Item")
@@ -149,7 +149,7 @@ def look_at(videos: str, *, captions: Path | None, workers: int) -> SourceLook:
     return SourceLook(
         text, num_videos=len(listing.paths), num_bytes=sum(map(_size_of, listing.paths.values())),
         num_refused=len(listing.rejected), sampled=sampled, faults=faults,
-        num_with_subtitle_file=sum(bool(each) for each in subtitle_files(listing.paths).values()), captions=found,
+        num_with_subtitle_file=sum(bool(each) for each in find_subtitles(listing.paths).beside.values()), captions=found,
     )
 
 

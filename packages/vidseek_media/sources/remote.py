@@ -24,7 +24,8 @@ from vidseek_media.sources.local import path_inside
 from vidseek_media.sources.registry import Place, SourceKind, register
 from vidseek_media.sources.source import FORGOTTEN, VIDEO_SUFFIXES, Listing, Source
 from vidseek_media.text.sidecars import FILES, PICTURE_SUFFIXES, names_of, read_sidecar, same_name
-from vidseek_media.text.transcripts import SUFFIXES as TRANSCRIPT_SUFFIXES
+from vidseek_media.text.subtitle_files import SUFFIXES as TRANSCRIPT_SUFFIXES
+from vidseek_media.text.subtitle_files import may_belong
 from vidseek_media.urls import bare_url, is_url
 
 MAX_NAME_BYTES = 200
@@ -52,7 +53,7 @@ class Remote:
         with answers(self._url):
             names, rejected = self._names(fs, root)
         downloads = Downloads(self._root)
-        texts = [name for name in names if name in FILES or name.endswith(TRANSCRIPT_SUFFIXES)]
+        texts = [name for name in names if name in FILES or name.lower().endswith(TRANSCRIPT_SUFFIXES)]
         self._drop_stale(texts)
         downloads.fetch(fs, [self._file(names[name], name) for name in texts if name in FILES], url=self._url)
         sidecar = read_sidecar(self._root)
@@ -61,7 +62,7 @@ class Remote:
         rejected = {name: reason for name, reason in rejected.items() if _is_video(name, pictures)}
         rejected |= {name: FORGOTTEN for name in videos if self.address_of(name) in forgotten}
         stems = {PurePosixPath(name).with_suffix("").as_posix() for name in videos}
-        wanted = [name for name in texts if name not in FILES and _is_transcript_of(name, stems)] + videos
+        wanted = [name for name in texts if name not in FILES and may_belong(name, stems)] + videos
         todo = [self._file(names[name], name) for name in wanted if name not in rejected]
         refused = downloads.fetch(fs, todo, url=self._url)
         rejected |= {name: refused[self._root / name] for name in videos if self._root / name in refused}
@@ -119,7 +120,7 @@ class Remote:
     def _drop_stale(self, wanted: Collection[str]) -> None:
         """Remove files of captions and transcripts that are gone there; videos stay, for they are not read unlisted."""
         texts = [self._root / name for name in FILES]
-        texts += [path for suffix in TRANSCRIPT_SUFFIXES for path in self._root.rglob(f"*{suffix}")]
+        texts += [path for path in self._root.rglob("*") if path.suffix.lower() in TRANSCRIPT_SUFFIXES]
         for path in texts:
             if path.relative_to(self._root).as_posix() not in wanted:
                 for each in files_at(path):
@@ -145,11 +146,6 @@ class RemoteKind(SourceKind):
 def _is_video(name: str, pictures: Collection[str]) -> bool:
     suffix = PurePosixPath(name).suffix.lower()
     return suffix in VIDEO_SUFFIXES or (suffix in PICTURE_SUFFIXES and same_name(name) in pictures)
-
-
-def _is_transcript_of(name: str, stems: Collection[str]) -> bool:
-    plain = PurePosixPath(name).with_suffix("")
-    return plain.as_posix() in stems or plain.with_suffix("").as_posix() in stems
 
 
 def _is_web(fs: Any) -> bool:

@@ -1,8 +1,10 @@
-"""Language tags in files and subtitle streams: en, eng, pt-BR, zh-Hans."""
+"""Language tags and names of languages in files and subtitle streams: en, eng, pt-BR, zh-Hans, English."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Iterable
 
 _TWO_LETTERS = """
     aa ab ae af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el
@@ -31,6 +33,73 @@ _TAG = re.compile(
     r"([A-Za-z]{2,3})(?:[-_][A-Za-z]{4})?(?:[-_](?:[A-Za-z]{2}|\d{3}))?(?:[-_](?:orig|auto|[A-Za-z0-9]{5,8}))?"
 )
 """Language, script, region, variant (BCP 47, RFC 5646), as far as files use it."""
+
+
+_NAMES = """
+    af afrikaans; sq albanian shqip; am amharic አማርኛ; ar arabic العربية عربي; hy armenian հայերեն;
+    az azerbaijani azeri; eu basque euskara; be belarusian беларуская; bn bengali bangla বাংলা;
+    bs bosnian bosanski; bg bulgarian български; my burmese မြန်မာ; ca catalan català valencian;
+    zh chinese mandarin 中文 汉语 漢語; yue cantonese 粵語 粤语; hr croatian hrvatski;
+    cs czech čeština česky; da danish dansk; nl dutch nederlands; nl-BE flemish vlaams; en english;
+    et estonian eesti; fil filipino; tl tagalog; fi finnish suomi; fr french français;
+    gl galician galego; ka georgian ქართული; de german deutsch; el greek ελληνικά;
+    gu gujarati ગુજરાતી; ha hausa; he hebrew עברית; hi hindi हिन्दी हिंदी; hu hungarian magyar;
+    is icelandic íslenska; ig igbo; id indonesian; ga irish gaeilge; it italian italiano;
+    ja japanese 日本語; kn kannada ಕನ್ನಡ; kk kazakh қазақша; km khmer ខ្មែរ; ko korean 한국어;
+    ku kurdish kurdî; lo lao ລາວ; lv latvian latviešu; lt lithuanian lietuvių;
+    mk macedonian македонски; ms malay melayu; ml malayalam മലയാളം; mr marathi मराठी;
+    mn mongolian монгол; ne nepali नेपाली; nb bokmål; nn nynorsk; no norwegian norsk;
+    fa persian farsi فارسی; pl polish polski; pt portuguese português; pt-BR brazilian brasileiro;
+    pa punjabi ਪੰਜਾਬੀ; ro romanian română; ru russian русский; sr serbian српски srpski;
+    si sinhala sinhalese සිංහල; sk slovak slovenčina slovensky; sl slovenian slovene slovenščina;
+    so somali; es spanish español castellano castilian; sw swahili kiswahili; sv swedish svenska;
+    ta tamil தமிழ்; te telugu తెలుగు; th thai ไทย; bo tibetan; tr turkish türkçe;
+    uk ukrainian українська; ur urdu اردو; uz uzbek; vi vietnamese; cy welsh cymraeg; yi yiddish;
+    yo yoruba; zu zulu
+"""
+"""Tags with the names that files have for the language: in English, and its own."""
+
+
+def _folded(name: str) -> str:
+    """Return a name in small letters without accents."""
+    apart = unicodedata.normalize("NFKD", name.casefold())
+    return unicodedata.normalize("NFC", "".join(letter for letter in apart if not unicodedata.combining(letter)))
+
+
+_TAG_OF_NAME = {
+    _folded(name): tag for tag, *names in map(str.split, _NAMES.split(";")) for name in names
+}
+_KINDS = {
+    "simplified": "Hans", "简体": "Hans", "traditional": "Hant", "繁體": "Hant", "us": "US", "usa": "US", "american": "US",
+    "uk": "GB", "gb": "GB", "british": "GB", "canada": "CA", "canadian": "CA", "brazil": "BR", "brasil": "BR",
+    "portugal": "PT", "european": "", "latin": "", "america": "", "cyrillic": "", "mexico": "MX", "spain": "ES",
+    "swiss": "CH", "austrian": "AT",
+}
+"""Words beside the name of a language, with the script or region that they are in a tag; empty if they add nothing."""
+_GENERAL = {"pt-BR": "pt", "nl-BE": "nl", "nb": "no", "nn": "no", "yue": "zh"}
+"""What a name may say beside a language that is one of its kind: Norwegian Bokmål."""
+_APART = re.compile(r"[\s_.,;()\[\]{}+&-]+")
+
+
+def words_of_name(text: str) -> list[str]:
+    """Return the words of a part of a file's name in small letters, without accents; signs part them."""
+    return [_folded(word) for word in _APART.split(text) if word]
+
+
+def tag_of_words(words: Iterable[str]) -> str:
+    """Return the tag of the language that words name: `pt-BR` for portuguese and brazil; empty if they name none.
+
+    Args:
+        words: As `words_of_name` gives them.
+    """
+    every = set(words)
+    tags = {_TAG_OF_NAME[word] for word in every & _TAG_OF_NAME.keys()}
+    tags -= {_GENERAL[tag] for tag in tags if tag in _GENERAL}
+    others = every - _TAG_OF_NAME.keys()
+    if len(tags) != 1 or others - _KINDS.keys():
+        return ""
+    tag = tags.pop()
+    return "-".join([tag, *sorted({_KINDS[word] for word in others} - {"", *tag.split("-")})])
 
 
 def is_language(text: str) -> bool:

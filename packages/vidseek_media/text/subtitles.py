@@ -14,12 +14,13 @@ from vidseek_media.sources.ingest import read_videos
 from vidseek_media.sources.opening import source_of
 from vidseek_media.sources.originals import original
 from vidseek_media.sources.source import Source
-from vidseek_media.text.languages import is_language
+from vidseek_media.text.languages import is_language, tag_of_words, words_of_name
 from vidseek_media.text.segments import Segment, SegmentCache, segment_of, write_evidence
+from vidseek_media.text.subtitle_files import find_subtitles
 from vidseek_media.text.text_streams import TextCue, read_text_streams
-from vidseek_media.text.transcripts import is_automatic, plain_lines, read_transcript, subtitle_files
+from vidseek_media.text.transcripts import plain_lines, read_transcript
 
-FORMAT = 2
+FORMAT = 3
 """Of what is kept of a video: raise it when the same file gives other segments."""
 FILE, AUTOMATIC_FILE, EMBEDDED = "file", "file/automatic", "embedded"
 """Sources of segments; automatic are those that a machine made from speech."""
@@ -73,19 +74,25 @@ def _from_files(
     videos: Sequence[Video], paths: Mapping[str, Path]
 ) -> tuple[dict[str, list[Segment]], list[Rejection]]:
     found: dict[str, list[Segment]] = {}
-    refused = []
-    beside = subtitle_files(paths)
+    files = find_subtitles(paths)
+    folders = {path.parent: PurePosixPath(uri).parent for uri, path in paths.items()}
+    refused = [
+        Rejection(
+            (folders[each.path.parent] / each.path.name).as_posix(), "subtitles", each.reason, code="subtitles-passed-over"
+        ) for each in files.passed_over
+    ]
     for video in videos:
-        for path, language in beside[video.uris[0]]:
+        for file in files.beside[video.uris[0]]:
             try:
-                cues, _ = read_transcript(path)
+                cues, _ = read_transcript(file.path)
             except InputRejected as error:
-                name = PurePosixPath(video.uris[0]).with_name(path.name).as_posix()
+                name = PurePosixPath(video.uris[0]).with_name(file.path.name).as_posix()
                 refused.append(Rejection(name, "subtitles", error.message, code=error.code))
                 continue
-            kind = AUTOMATIC_FILE if is_automatic(path) else FILE
+            kind = AUTOMATIC_FILE if file.is_automatic else FILE
             segments = (
-                segment_of(cue.start_ms, cue.end_ms, " ".join(cue.lines), language=language, source=kind) for cue in cues
+                segment_of(cue.start_ms, cue.end_ms, " ".join(cue.lines), language=file.language, source=kind)
+                for cue in cues
             )
             found.setdefault(video.video_id, []).extend(filter(None, segments))
     return found, refused
@@ -122,6 +129,13 @@ def _cues_of_original(item: tuple[Path, str]) -> list[tuple[int, int, str, str]]
 def _segments(cues: Iterable[TextCue]) -> Iterator[Segment]:
     for cue in cues:
         text = " ".join(plain_lines(cue.text.replace("\\N", "\n").replace("\\n", "\n").split("\n")))
-        language = cue.language if cue.language not in _NO_LANGUAGE and is_language(cue.language) else ""
+        language = _language_of_stream(cue.language)
         if (segment := segment_of(cue.start_ms, cue.end_ms, text, language=language, source=EMBEDDED)) is not None:
             yield segment
+
+
+def _language_of_stream(said: str) -> str:
+    """Return the tag of what a stream says of its language; empty if it is none, or says that there is none."""
+    if said in _NO_LANGUAGE:
+        return ""
+    return said if is_language(said) else tag_of_words(words_of_name(said))

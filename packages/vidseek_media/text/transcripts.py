@@ -7,7 +7,6 @@ import html
 import itertools
 import re
 import unicodedata
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,9 +14,7 @@ from pathlib import Path, PurePosixPath
 from vidseek_media.errors import InputRejected
 from vidseek_media.guards import mended_text
 from vidseek_media.records import Rejection
-from vidseek_media.text.languages import is_language
-
-SUFFIXES = (".srt", ".vtt")
+from vidseek_media.text.subtitle_files import find_subtitles
 
 MAX_BYTES = 64 * 2**20
 """A larger file is no transcript."""
@@ -51,11 +48,6 @@ _MAX_WHY = 5
 _MAX_PAUSE_MS = 50
 """Between two cues of rolling captions: they follow each other at once, or 10 ms later."""
 
-AUTOMATIC = "auto"
-"""Stands beside the language in the name of a file that a machine made from speech."""
-_ROLES = frozenset([AUTOMATIC, "forced", "sdh", "cc", "hi", "default", "asr", "orig", "original", "full", "signs"])
-"""What may stand beside a language in a file's name."""
-
 
 @dataclass(frozen=True)
 class Cue:
@@ -79,8 +71,7 @@ class BrokenCue:
 def read_transcripts(paths: Mapping[str, Path], videos: Mapping[str, str]) -> tuple[dict[str, list[Cue]], list[Rejection]]:
     """Cues by video_id of the videos that have a transcript, and the files and cues that cannot be read.
 
-    Of `harbour.mp4` that is `harbour.srt` or `harbour.vtt`, else the first by name of `harbour.<language>.srt` and so on,
-    whatever the case of the suffix. A file that has exactly the name of another video is that video's.
+    Of the files beside a video (`find_subtitles`), the first is its transcript.
 
     Args:
         paths: Of the files, by uri.
@@ -88,53 +79,19 @@ def read_transcripts(paths: Mapping[str, Path], videos: Mapping[str, str]) -> tu
     """
     found: dict[str, list[Cue]] = {}
     refused: list[Rejection] = []
-    stems: dict[Path, set[str]] = defaultdict(set)
-    for path in paths.values():
-        stems[path.parent].add(_spelled(path.stem))
-    folders = {folder: _transcripts_in(folder, stems[folder]) for folder in sorted(stems)}
+    files = find_subtitles(paths).beside
     for uri, video_id in videos.items():
-        video = paths[uri]
-        beside = folders[video.parent].get(_spelled(video.stem))
-        if not beside or video_id in found:
+        if not files[uri] or video_id in found:
             continue
-        name = PurePosixPath(uri).with_name(beside[0].name).as_posix()
+        path = files[uri][0].path
+        name = PurePosixPath(uri).with_name(path.name).as_posix()
         try:
-            found[video_id], broken = read_transcript(beside[0])
+            found[video_id], broken = read_transcript(path)
         except InputRejected as error:
             refused.append(Rejection(name, "ingest", error.message, "transcript", code=error.code))
         else:
             refused += _rejections_of(name, broken)
     return found, refused
-
-
-def subtitle_files(paths: Mapping[str, Path]) -> dict[str, list[tuple[Path, str]]]:
-    """Return the files of subtitles beside each video, by uri, each with the language in its name; empty if it has none.
-
-    Args:
-        paths: Files of all videos, by uri. A file that has exactly the name of another video is that video's.
-    """
-    stems: dict[Path, set[str]] = defaultdict(set)
-    for path in paths.values():
-        stems[path.parent].add(_spelled(path.stem))
-    beside = {folder: _transcripts_in(folder, stems[folder]) for folder in stems}
-    return {
-        uri: [(file, _language_of(file)) for file in beside[path.parent].get(_spelled(path.stem), ())]
-        for uri, path in paths.items()
-    }
-
-
-def is_automatic(path: Path) -> bool:
-    """Return whether a file's name says that a machine made it from speech: `film.en.auto.vtt`, `film.en-orig.vtt`."""
-    marks = [mark.lower() for mark in path.stem.split(".")[1:]]
-    return any(mark in (AUTOMATIC, "asr") or (mark.endswith("-orig") and is_language(mark)) for mark in marks)
-
-
-def _language_of(path: Path) -> str:
-    """Return the language that a name like `harbour.pt-BR.forced.srt` has before its suffix; empty if it has none."""
-    for mark in reversed(path.stem.split(".")[1:]):
-        if mark.lower() not in _ROLES:
-            return mark if is_language(mark) else ""
-    return ""
 
 
 def read_transcript(path: Path) -> tuple[list[Cue], list[BrokenCue]]:
@@ -264,32 +221,6 @@ def said_in(cues: Iterable[Cue], start_ms: int, end_ms: int, *, max_characters: 
     if len(text) <= max_characters:
         return text
     return text[: max_characters + 1].rsplit(" ", 1)[0][:max_characters]
-
-
-def _transcripts_in(folder: Path, stems: set[str]) -> dict[str, list[Path]]:
-    """Return the transcripts in `folder` by the stem of their video, the one to read first."""
-    try:
-        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
-    except OSError:
-        return {}
-    ranked: dict[str, list[tuple[int, str, Path]]] = {}
-    for path in files:
-        stem, marks = _spelled(path.stem), list[str]()
-        while stem not in stems and "." in stem and _is_mark(mark := stem.rsplit(".", 1)[1]):
-            stem, marks = stem.rsplit(".", 1)[0], [*marks, mark.lower()]
-        if stem in stems:
-            rank = (2 if "forced" in marks else 1) if marks else 0
-            ranked.setdefault(stem, []).append((rank, f"{path.suffix.lower()}{path.name}" if not marks else path.name, path))
-    return {stem: [path for *_, path in sorted(every)] for stem, every in ranked.items()}
-
-
-def _spelled(stem: str) -> str:
-    """Normalise the spelling of a name: macOS decomposes accents."""
-    return unicodedata.normalize("NFC", stem)
-
-
-def _is_mark(text: str) -> bool:
-    return text.lower() in _ROLES or is_language(text)
 
 
 def _said_in_srt(lines: list[str], *, is_numbered: bool, is_last: bool) -> tuple[list[str], None]:

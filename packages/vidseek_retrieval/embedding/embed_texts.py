@@ -22,6 +22,7 @@ from vidseek_media.files.folders import sole_writer
 from vidseek_media.tables import CAPTIONS, VIDEOS, read_columns, read_table
 from vidseek_retrieval.embedding.embedding_parts import listed_parts, read_parts
 from vidseek_retrieval.embedding.part_store import PIECE_ROWS, PartStore, Space
+from vidseek_retrieval.lexical.word_parts import LINE_END
 
 TEXTS_FOLDER = "texts"
 TEXT_ID_DIGITS = 32
@@ -215,4 +216,4 @@ def _captions_by_video(
 
 
 def _join(lines: Iterable[str]) -> str:
-    return "; ".join(line.strip() for line in lines if line.strip())
+    return LINE_END.join(line.strip() for line in lines if line.strip())

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from vidseek_retrieval.index.bm25 import WordEncoder
 from vidseek_retrieval.lexical.spelling import segments_in
-from vidseek_retrieval.lexical.word_parts import UNSPACED, parts_of_run, plain, terms_in, words_in
+from vidseek_retrieval.lexical.word_parts import LINE_END, UNSPACED, parts_of_run, plain, terms_in, words_in
 
 MAX_TEXTS = 5
-"""Texts of one hit, those with the most different words first."""
+"""Texts of one hit that are shown, those with the most different words first."""
+LONG_TEXT_MS = 60_000
+"""A text that is there for longer, such as a logo, does not say where in it a moment is."""
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """A text that shares words with the query."""
+class TextSegment:
+    """A text of a video."""
 
     field: str
     """captions, speech or ocr."""
     text: str
     start_ms: int
     end_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence(TextSegment):
+    """A text that shares words with the query."""
+
     matches: tuple[str, ...]
     """The words of `text` that matched, as they are written there, each once, in order."""
 
@@ -31,10 +40,43 @@ TIMED = ("speech", "ocr")
 """Fields whose texts have spans of their own; those of `captions` are the clip's."""
 
 
+def spoken_texts(evidence: Sequence[Evidence], start_ms: int, end_ms: int) -> list[Evidence]:
+    """Return the texts that a moment was found for, if it was for what is said or stands on the screen; else none.
+
+    These are the texts that have as many different words of the query as the best one, and lie in the moment by at least
+    half. Where the best one is a caption that was made of what is said, they are what it was made of.
+
+    Args:
+        evidence: Of the moment, the best first.
+        start_ms: Start of the moment in milliseconds.
+        end_ms: End of the moment in milliseconds, exclusive.
+    """
+    if not evidence:
+        return []
+    best = evidence[0]
+    timed = [each for each in evidence if each.field in TIMED and _lies_in(each, start_ms, end_ms)]
+    if best.field in TIMED:
+        return [each for each in timed if len(each.matches) >= len(best.matches)]
+    quoted = f" {best.text} ".replace(LINE_END, " ")
+    return [each for each in timed if each.field == "speech" and f" {each.text} " in quoted]
+
+
+def caption_lines(evidence: Sequence[Evidence]) -> set[str]:
+    """Return the lines of captions with words of the query, of a moment for which no text is better; titles are none.
+
+    Args:
+        evidence: Of the moment, the best first.
+    """
+    return {
+        line for each in evidence if each.field == "captions" and len(each.matches) >= len(evidence[0].matches)
+        for line in each.text.split(LINE_END)[1:] if any(match in line for match in each.matches)
+    }
+
+
 def spoken_span(evidence: Sequence[Evidence], start_ms: int, end_ms: int) -> tuple[int, int] | None:
     """Return the span of a moment that was found for what is said or stands on the screen: from its first word to its last.
 
-    Texts count that have as many different words of the query as the best one, and lie in the moment by more than half.
+    A text that is there for longer than `LONG_TEXT_MS` is cut to the moment.
 
     Args:
         evidence: Of the moment, the best first.
@@ -44,22 +86,25 @@ def spoken_span(evidence: Sequence[Evidence], start_ms: int, end_ms: int) -> tup
     Returns:
         None if the best text has no span of its own, or lies elsewhere.
     """
-    if not evidence or evidence[0].field not in TIMED:
-        return None
-    best = [
-        each for each in evidence if each.field in TIMED and len(each.matches) >= len(evidence[0].matches)
-        and _lies_in(each, start_ms, end_ms)
+    spans = [
+        (max(each.start_ms, start_ms), min(each.end_ms, end_ms)) if is_long(each) else (each.start_ms, each.end_ms)
+        for each in spoken_texts(evidence, start_ms, end_ms)
     ]
-    return (min(each.start_ms for each in best), max(each.end_ms for each in best)) if best else None
+    return (min(start for start, _ in spans), max(end for _, end in spans)) if spans else None
+
+
+def is_long(text: Evidence) -> bool:
+    """Return whether a text is there for longer than `LONG_TEXT_MS`."""
+    return text.end_ms - text.start_ms > LONG_TEXT_MS
 
 
 def _lies_in(text: Evidence, start_ms: int, end_ms: int) -> bool:
     shared = min(end_ms, text.end_ms) - max(start_ms, text.start_ms)
-    return 2 * shared > min(end_ms - start_ms, text.end_ms - text.start_ms)
+    return 2 * shared >= min(end_ms - start_ms, text.end_ms - text.start_ms)
 
 
 def evidence_of(
-    payloads: Sequence[Mapping[str, Any]], meant: Mapping[str, Set[int]], encoder: WordEncoder
+    payloads: Sequence[Mapping[str, Any]], meant: Mapping[str, frozenset[int]], encoder: WordEncoder
 ) -> tuple[Evidence, ...]:
     """Return the texts of a hit that share words with the query: those with the most different words first, then by time.
 
@@ -72,12 +117,16 @@ def evidence_of(
     for field, words in meant.items():
         for segment in (each for payload in payloads for each in segments_in(payload, field)):
             start_ms, end_ms, text = segment
-            matched = dict(_matches(text, words, encoder))
+            matched = dict(_matches_of(text, words, encoder))
             if matched:
                 each = Evidence(field, text, int(start_ms), int(end_ms), tuple(matched))
                 found[each] = len(set().union(*matched.values()))
-    ordered = sorted(found, key=lambda each: (-found[each], each.start_ms, each.end_ms, each.field))
-    return tuple(ordered[:MAX_TEXTS])
+    return tuple(sorted(found, key=lambda each: (-found[each], each.start_ms, each.end_ms, each.field)))
+
+
+@lru_cache(maxsize=4096)  # clips overlap
+def _matches_of(text: str, words: frozenset[int], encoder: WordEncoder) -> tuple[tuple[str, Set[int]], ...]:
+    return tuple(_matches(text, words, encoder))
 
 
 def _matches(text: str, words: Set[int], encoder: WordEncoder) -> Iterator[tuple[str, Set[int]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -138,12 +139,13 @@ class MixedRanking:
 
     def moments(self, num: int) -> list[Moment]:
         """Return the first `num` moments (or all, if there are fewer), best first, with duplicates folded."""
-        clips = without(self._clips(), self.nearest.examples)
+        clips = without(self._clips, self.nearest.examples)
         margin = self.nearest.margin if self.is_visual else _MERGED
         if any(clip.duplicate_of for clip in clips):  # its original may come later, and takes it from the answer
             return fold_duplicates(merge_moments(clips, margin=margin))[:num]
         return first_moments(clips, margin=margin, num=num)
 
+    @cached_property
     def _clips(self) -> list[RankedClip]:
         nearest = self.nearest
         found = nearest.collection.search(

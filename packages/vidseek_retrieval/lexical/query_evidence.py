@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
@@ -20,7 +20,7 @@ from vidseek_retrieval.lexical.word_index import ClipWords, CollectionWords, Rar
 from vidseek_retrieval.lexical.word_odds import QueryWord, clip_odds
 from vidseek_retrieval.lexical.word_parts import plain, run_parts
 from vidseek_retrieval.search.filters import Condition
-from vidseek_retrieval.search.moments import NUM_CLIPS
+from vidseek_retrieval.search.moments import NUM_CLIPS, Moment
 from vidseek_retrieval.vectors.registry import IndexVector, evidence_vectors
 
 MAX_CLIPS_OF_HIT = 5
@@ -33,24 +33,34 @@ class QueryEvidence:
 
     odds: Mapping[str, float] = field(default_factory=dict)
     """That a clip's text is what the query means, by clip_id."""
-    meant: Mapping[str, Set[int]] = field(default_factory=dict)
+    meant: Mapping[str, frozenset[int]] = field(default_factory=dict)
     """By field, the words of the archive that the query means there."""
     with_phrases: frozenset[str] | None = None
     """Clips that have all phrases of the query; None if it has no phrase."""
 
-    def of_hit(self, collection: Collection, clip_ids: Sequence[str]) -> tuple[Evidence, ...]:
-        """Return the texts of a hit's first clips that share words with the query.
+    def texts_of(self, collection: Collection, moments: Iterable[Moment]) -> list[tuple[Evidence, ...]]:
+        """Return the texts of each moment's first clips that share words with the query, the best first.
 
         Args:
             collection: The collection that was searched.
-            clip_ids: Of the hit, the best first.
+            moments: Moments of the answer.
         """
-        shown = [clip_id for clip_id in clip_ids if clip_id in self.odds or clip_id in (self.with_phrases or ())]
-        if not shown or not self.meant:
-            return ()
-        payloads = collection.payloads(shown[:MAX_CLIPS_OF_HIT])
-        texts = [payloads[clip_id] for clip_id in shown[:MAX_CLIPS_OF_HIT] if clip_id in payloads]
-        return evidence_of(texts, self.meant, encoder_of(collection.metadata.settings.language))
+        clips = [self._worded(moment)[:MAX_CLIPS_OF_HIT] for moment in moments]
+        wanted = list(dict.fromkeys(clip_id for of_moment in clips for clip_id in of_moment))
+        if not wanted or not self.meant:
+            return [()] * len(clips)
+        payloads, encoder = collection.payloads(wanted), encoder_of(collection.metadata.settings.language)
+        return [
+            evidence_of([payloads[each] for each in of_moment if each in payloads], self.meant, encoder)
+            for of_moment in clips
+        ]
+
+    def has_words(self, moment: Moment) -> bool:
+        """Return whether a clip of a moment was found for its words."""
+        return bool(self._worded(moment))
+
+    def _worded(self, moment: Moment) -> list[str]:
+        return [each for each in moment.clip_ids if each in self.odds or each in (self.with_phrases or ())]
 
 
 class EvidenceReader:
@@ -91,7 +101,10 @@ class EvidenceReader:
             for number, phrase in enumerate(query.phrases):
                 for clip_id in _clips_with(phrase, vector, self._collection, self._encoder, conditions):
                     with_phrases[clip_id].add(number)
-        meant = {name: {index for word in words.values() for index in word.indices} for name, words in self._words.items()}
+        meant = {
+            name: frozenset(index for word in words.values() for index in word.indices)
+            for name, words in self._words.items()
+        }
         if not query.phrases:
             return QueryEvidence(odds, meant)
         whole = frozenset(clip_id for clip_id, numbers in with_phrases.items() if len(numbers) == len(query.phrases))

@@ -28,6 +28,8 @@ _MARKS = re.compile("[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u
 """Accents, and the points of Hebrew and Arabic. Other marks are vowels, or make another letter."""
 _TWO_BY_TWO = "\u3005-\u3007\u3041-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\U00020000-\U0003ffff"
 _THREE_BY_THREE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+LINE_END = "; "
+"""Between the title and the captions in the text of a clip."""
 UNSPACED = re.compile(rf"[{_TWO_BY_TWO}]+|[{_THREE_BY_THREE}]+")
 """Runs of scripts that write no spaces between words, or (Korean) write particles behind them."""
 

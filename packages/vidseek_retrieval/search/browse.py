@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vidseek_media.errors import InputRejected
 from vidseek_retrieval.index.backend import Collection
-from vidseek_retrieval.lexical.hit_evidence import TIMED, Evidence
+from vidseek_retrieval.lexical.hit_evidence import TIMED, TextSegment
 from vidseek_retrieval.lexical.spelling import segments_in
 from vidseek_retrieval.search.filters import Condition
 from vidseek_retrieval.search.moments import RankedClip
@@ -80,8 +80,8 @@ def neighbours(collection: Collection, clip_id: str, *, num: int = 3) -> list[Ra
     return [*reversed(before), itself, *after]
 
 
-def transcript(collection: Collection, clip_id: str) -> list[Evidence]:
-    """Return what is said and what stands on the screen in a clip's video, in order of time; without matches.
+def transcript(collection: Collection, clip_id: str) -> list[TextSegment]:
+    """Return what is said and what stands on the screen in a clip's video, in order of time.
 
     Args:
         collection: The collection to read.
@@ -97,7 +97,7 @@ def transcript(collection: Collection, clip_id: str) -> list[Evidence]:
     clips = collection.search(points[0].vector, limit=MAX_CLIPS_OF_VIDEO, exact=True, conditions=(whole,))
     payloads = collection.payloads([clip.clip_id for clip in clips])
     found = {
-        Evidence(field, str(text), int(start_ms), int(end_ms), ())
+        TextSegment(field, str(text), int(start_ms), int(end_ms))
         for payload in payloads.values() for field in TIMED for start_ms, end_ms, text in segments_in(payload, field)
     }
     return sorted(found, key=lambda each: (each.start_ms, each.end_ms, each.field, each.text))

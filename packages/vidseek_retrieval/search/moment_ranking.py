@@ -17,12 +17,14 @@ from vidseek_retrieval.index.values import VIDEO_VECTOR, Dense, SparseVector
 from vidseek_retrieval.lexical.mixture import MixedRanking
 from vidseek_retrieval.lexical.query_evidence import EvidenceReader, QueryEvidence
 from vidseek_retrieval.lexical.query_text import QueryText
+from vidseek_retrieval.lexical.text_moments import TextMoments
 from vidseek_retrieval.lexical.word_index import Rarities
 from vidseek_retrieval.search.filters import Condition
 from vidseek_retrieval.search.fusion import fuse
 from vidseek_retrieval.search.live_collection import LiveCollection
 from vidseek_retrieval.search.moment_choice import (
     MAX_DIVERSIFIED,
+    Ranking,
     RatedMoment,
     can_be_calibrated,
     choose_moments,
@@ -46,7 +48,8 @@ class Found:
 
     moments: list[RatedMoment]
     stats: QueryStats | None = None
-    evidence: QueryEvidence = field(default_factory=QueryEvidence)
+    ranking: TextMoments | None = None
+    """Has the texts of the moments, if words count."""
 
 
 @dataclass(frozen=True)
@@ -112,25 +115,30 @@ class MomentRanking:
         nearest = self._nearest(opened, vector, conditions, like, options, calibration)
         reader = EvidenceReader(opened, text, fields=fields, weights=counts, rarities=self.rarities)
 
-        def ranking(met: Sequence[Condition]) -> tuple[Nearest | MixedRanking, QueryEvidence]:
+        def ranking(met: Sequence[Condition]) -> tuple[Nearest | TextMoments, QueryEvidence]:
             evidence = reader.read(met)
             pictures = replace(nearest, conditions=met)
             if is_visual and not evidence.odds and evidence.with_phrases is None:
                 return pictures, evidence
             slope = self.live.mix_slope_of(opened)
-            return MixedRanking(pictures, evidence.odds, slope, is_visual, evidence.with_phrases), evidence
+            mixed = MixedRanking(pictures, evidence.odds, slope, is_visual, evidence.with_phrases)
+            return TextMoments(mixed, evidence), evidence
 
         ranked, evidence = ranking(conditions)
-        whole, of_whole = ranking(()) if conditions and calibration else (None, evidence)
-        found = self._rated(ranked, whole, calibration, query, options, word_odds=max(of_whole.odds.values(), default=0.0))
-        return replace(found, evidence=evidence)
+        whole, of_whole = ranking(()) if conditions and calibration else (ranked, evidence)
+        # Calibrations are fitted to rankings in which a text may give several moments.
+        compared = whole.ranking if isinstance(whole, TextMoments) else whole
+        sure = max(of_whole.odds.values(), default=0.0)
+        found = self._rated(ranked, None if compared is ranked else compared, calibration, query, options, word_odds=sure)
+        return replace(found, ranking=ranked if isinstance(ranked, TextMoments) else None)
 
     def _rated(
-        self, ranking: Nearest | MixedRanking, whole: Nearest | MixedRanking | None, calibration: Calibration | None,
-        query: Query, options: SearchOptions, *, word_odds: float = 0.0,
+        self, ranking: Nearest | TextMoments, whole: Ranking | None, calibration: Calibration | None, query: Query,
+        options: SearchOptions, *, word_odds: float = 0.0,
     ) -> Found:
-        """Return the moments of a ranking with their confidences. `whole` is the ranking without filters, if it has any."""
-        opened = (ranking.nearest if isinstance(ranking, MixedRanking) else ranking).collection
+        """Return the moments of a ranking with their confidences, which `whole` gives: the ranking without filters, if it
+        is another one."""
+        opened = (ranking.ranking.nearest if isinstance(ranking, TextMoments) else ranking).collection
         moments = ranking.moments(_num_needed(options, calibration))
         rated, stats = rate_moments(moments, calibration, query, whole, word_odds=word_odds)
         return Found(choose_moments(rated, opened, options), stats)

@@ -14,7 +14,7 @@ from vidseek_media.urls import bare_address, bare_url
 from vidseek_retrieval.confidence.calibration import Calibration
 from vidseek_retrieval.index.backend import Collection, CollectionRemoved, IndexBackend, Point
 from vidseek_retrieval.index.open_backend import Index, home_of
-from vidseek_retrieval.lexical.hit_evidence import Evidence, spoken_span
+from vidseek_retrieval.lexical.hit_evidence import MAX_TEXTS, Evidence, spoken_span
 from vidseek_retrieval.search.denylist import Denylist
 from vidseek_retrieval.search.filters import parse_filters
 from vidseek_retrieval.search.live_collection import LiveCollection
@@ -279,13 +279,14 @@ class Searcher:
         found = self._ranking.find(opened, query, options, conditions)
         page = found.moments[options.offset : options.offset + options.limit]
         payloads = opened.payloads([each.moment.best_clip_id for each in page]) if page else {}
+        texts = found.ranking.texts_of([each.moment for each in page]) if found.ranking else [()] * len(page)
         end = options.offset + options.limit
         return Answer(
             encoder_version=query.encoder_version,
             collection=opened.metadata.name,
             hits=tuple(
-                _hit(each, payloads[each.moment.best_clip_id], found.evidence.of_hit(opened, each.moment.clip_ids))
-                for each in page
+                _hit(each, payloads[each.moment.best_clip_id], evidence)
+                for each, evidence in zip(page, texts, strict=True)
             ),
             next_offset=end if end < len(found.moments) else None,
             query_stats=found.stats,
@@ -327,5 +328,5 @@ def _hit(rated: RatedMoment, payload: Mapping[str, Any], evidence: tuple[Evidenc
         title=payload.get("title", ""),
         uri=bare_url(payload.get("uri", "")),  # a collection of an earlier version may store credentials
         thumbnail_url=bare_address(payload.get("thumbnail_url")) or None,
-        evidence=evidence,
+        evidence=evidence[:MAX_TEXTS],
     )

@@ -16,7 +16,6 @@ from vidseek_media.tables import REJECTED, read_table
 from vidseek_media.text.segments import Segment, read_segments
 from vidseek_media.text.subtitles import read_archive_subtitles
 from vidseek_media.text.text_streams import read_text_streams
-from vidseek_media.text.transcripts import subtitle_files
 
 CUES = "1\n00:00:00,500 --> 00:00:01,000\n<i>Quarterly</i> revenue\n\n2\n00:00:01,200 --> 00:00:01,900\ntwo\nlines\n"
 HEADER = (
@@ -74,18 +73,24 @@ def test_read_archive_subtitles__of_ten_streams_with_wrong_languages_and_of_brok
     odd = f"1\n-00:00:01,000 --> 00:00:01,000\nno\n2\n{times}sí\n3\n00:00:00,500 --> 123:00:00,0\ntardes"
     (source / "b.es.srt").write_text(odd)
     (source / "b.en.vtt").write_bytes(b"\0" * 4096)
+    (source / "b.Brazilian Portuguese.srt").write_text(f"{times}olá")
+    (source / "b.director.srt").write_text(f"{times}cut")
+    (source / "b.en.ass").write_text("[Script Info]\n")
     ingest(source, out=tmp_path / "ingest", ledger=tmp_path / "ledger", timeout_seconds=60, workers=1)
     read_archive_subtitles(
         tmp_path / "ingest", out=out, source=source, settings=SubtitleSettings(workers=1), memory=tmp_path / "memory"
     )
     found = [(each.text, each.language) for segments in read_segments(out).values() for each in segments]
     assert sorted(found) == sorted([
-        ("hello", "eng"), ("افتتح الوزير", "ara"), ("今日は", "jpn"), ("none", ""), ("long", ""), ("longer", ""),
+        ("hello", "eng"), ("افتتح الوزير", "ara"), ("今日は", "jpn"), ("none", ""), ("long", "en"), ("longer", ""),
         ("bare", ""), ("reserved", ""), ("capitals", "ENG"), ("été", "fr"), ("sí", "es"), ("tardes", "es"),
+        ("olá", "pt-BR"),
     ])
     rejected = read_table(out / "rejected.parquet", REJECTED)
-    assert rejected["id"].tolist() == ["b.de.srt", "b.en.vtt"]
-    assert rejected["code"].tolist() == ["transcript-not-utf8", "transcript-without-cues"]
+    assert dict(zip(rejected["id"], rejected["code"], strict=True)) == {
+        "b.de.srt": "transcript-not-utf8", "b.director.srt": "subtitles-passed-over", "b.en.ass": "subtitles-passed-over",
+        "b.en.vtt": "transcript-without-cues",
+    }
 
 
 def test_read_text_streams__none_and_no_video(tmp_path: Path) -> None:
@@ -94,17 +99,6 @@ def test_read_text_streams__none_and_no_video(tmp_path: Path) -> None:
     (tmp_path / "broken.mkv").write_bytes(b"no video")
     with raises(InputRejected, code="not-a-video"):
         read_text_streams(tmp_path / "broken.mkv")
-
-
-def test_subtitle_files__by_stem_and_language_in_any_case(tmp_path: Path) -> None:
-    names = ["film.srt", "film.en.SRT", "film.pt-BR.forced.vtt", "film.day.srt", "other.srt", "film.en.txt"]
-    for name in names:
-        (tmp_path / name).write_text(CUES)
-    found = subtitle_files({"film.mp4": tmp_path / "film.mp4", "film.day.mp4": tmp_path / "film.day.mp4"})
-    assert [(path.name, language) for path, language in found["film.mp4"]] == [
-        ("film.srt", ""), ("film.en.SRT", "en"), ("film.pt-BR.forced.vtt", "pt-BR"),
-    ]
-    assert [path.name for path, _ in found["film.day.mp4"]] == ["film.day.srt"]  # another video's, not a language
 
 
 def test_read_archive_subtitles__files_and_streams_in_all_languages_read_once(tmp_path: Path) -> None:

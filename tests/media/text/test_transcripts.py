@@ -236,6 +236,7 @@ def test_parse_transcript__of_signs_that_are_no_text() -> None:
         ("video.pt-BR.srt", "video.mp4"),
         ("video.zh-Hans.forced.srt", "video.mp4"),
         ("video.eng.sdh.srt", "video.mp4"),
+        ("video.english.srt", "video.mp4"),
         ("video.day2.srt", "video.day2.mp4"),
         ("VIDEO.srt", None),
         ("video.part.srt", None),

@@ -18,5 +18,5 @@ ENCODER = WordEncoder()
 ])
 def test_evidence_of__matches_are_as_they_are_written(text: str, query: str, matches: tuple[str, ...]) -> None:
     payload = {"ocr": [[0, 1000, text]]}
-    found = evidence_of([payload], {"ocr": set(ENCODER.query(query).indices)}, ENCODER)
+    found = evidence_of([payload], {"ocr": frozenset(ENCODER.query(query).indices)}, ENCODER)
     assert tuple(match for each in found for match in each.matches) == matches

@@ -17,7 +17,7 @@ import pytest
 
 from tests.serving.api.test_admin import ROW, write_found
 from tests.serving.colours import BASE_VERSION, VERSION, picture, publish_base
-from tests.serving.live_api import free_port, live_api, write_video_archive
+from tests.serving.live_api import free_port, live_api, write_video_archive, write_worded_archive
 from vidseek.actions.page import answers, page_command, running, wait_until_answered
 from vidseek.archive import Archive
 from vidseek.jobs.job_table import JobTable
@@ -168,6 +168,28 @@ def test_play__second_is_where_a_link_says(tab: Any, page_url: str, api: str) ->
     video = tab.locator("video.vs-video")
     assert begin and video.get_attribute("src").endswith(begin[0])
     assert video.evaluate("video => video.currentTime") >= float(begin[1])
+
+
+def test_words__are_marked_filtered_by_kind_and_played_from_where_they_are(
+    tab: Any, tmp_path: Path, own_port: int, own_page_url: str
+) -> None:
+    with live_api(write_worded_archive(tmp_path), port=own_port):
+        tab.goto(f"{own_page_url}/?q=harbour")
+        sync_api.expect(tab.locator("mark").first).to_contain_text(re.compile("harbour", re.I))
+        tab.get_by_text("Picture, clip, filters").click()
+        tab.get_by_role("button", name="Speech").click()
+        sync_api.expect(cards(tab)).to_have_count(1)
+        look_at(tab, "words")
+        cards(tab).first.get_by_role("button", name="Play").click()
+        said = tab.get_by_role("dialog").locator("[class*='st-key-said-']")
+        sync_api.expect(said).to_have_count(3)
+        video = tab.locator("video.vs-video")
+        sync_api.expect(video).to_have_attribute("src", re.compile(r"#t=1\.400$"))
+        look_at(tab, "transcript")
+        said.get_by_role("button").nth(2).click()
+        sync_api.expect(video).to_have_attribute("src", re.compile(r"#t=2\.200$"))
+        tab.wait_for_function("document.querySelector('video.vs-video').currentTime >= 2.2")
+        assert video.evaluate("video => video.currentTime") < 3.1
 
 
 def test_search__by_a_dropped_picture_then_more_like_this(tab: Any, page_url: str, api: str) -> None:

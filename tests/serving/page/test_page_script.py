@@ -25,7 +25,7 @@ from tests.serving.colours import (
     video_id_of_colour,
     write_colour_archive,
 )
-from tests.serving.live_api import live_api, write_video_archive
+from tests.serving.live_api import live_api, write_video_archive, write_worded_archive
 from vidseek.archive import Archive
 from vidseek.client import Api
 from vidseek_media.ids import clip_id_of
@@ -368,3 +368,24 @@ def test_page__without_the_key_of_the_api_says_how_to_start_it(
             monkeypatch.setenv("VIDSEEK_API_KEY", key)
         shown = said(opened(q="red"))
         assert "starts it with VIDSEEK_API_KEY" in shown and "Bearer" not in shown
+
+
+@pytest.fixture(scope="module")
+def worded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with live_api(write_worded_archive(tmp_path_factory.mktemp("worded"))) as one:
+        yield one
+
+
+def test_player__begins_at_the_words_and_jumps_to_a_line(worded: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIDSEEK_URL", worded)
+    app = opened(q="harbour reopens")
+    assert titles(app)[0] == "green"
+    assert "Speech: the <mark>harbour</mark> &lt;b&gt;<mark>reopens</mark>&lt;/b&gt;" in said(app)  # text, and no HTML
+    app.button(key="play-0-0").click().run()
+    assert "#t=1.400" in said(app)
+    lines = [each.label for each in app.button if str(each.key).startswith("said-")]
+    assert [line.replace("\\", "") for line in lines] == [
+        "0:00  good morning", "0:01  the harbour <b>reopens</b>", "0:02  rain"
+    ]
+    app.button(key="said-2").click().run()
+    assert "#t=2.200" in said(app)

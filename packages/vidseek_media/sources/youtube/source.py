@@ -37,7 +37,7 @@ from vidseek_media.sources.youtube.failures import Cause, SiteFailure, Streak, s
 from vidseek_media.sources.youtube.javascript import REMEDY, javascript
 from vidseek_media.sources.youtube.subtitles import choose_track, load_track
 from vidseek_media.terminal.progress import counted
-from vidseek_media.text.transcripts import AUTOMATIC
+from vidseek_media.text.subtitle_files import AUTOMATIC
 from vidseek_media.urls import bare_url
 
 SITE_PREFIX = "yt-dlp:"
