@@ -68,6 +68,19 @@ def test_rendered_sides__show_nothing_on_two_sides(monkeypatch: pytest.MonkeyPat
         assert len(each.names) == len(each.jpegs) == len(each.captions) and all(len(set(own)) == 3 for own in each.captions)
         assert not {word for own in each.captions for one in own for word in one.split()} & {"moves", "drifts", "tracking"}
     assert found == recipe_rendered.rendered_sides()
+    in_jargon = {word for side in ("train", "test") for own in found[f"jargon_{side}"].captions for one in own
+                 for word in one.replace(",", "").split()}
+    replaced = [said for thing in recipe_rendered.JARGON for said in recipe_rendered.GENERAL_WORDS[thing]]
+    plain = {word for said in replaced for word in said.split()}
+    assert not in_jargon & (plain - {"a", "the", "in", "on", "over", "at", "of"})
+
+
+def test_in_jargon__names_every_colour_shape_and_ground_and_nothing_else() -> None:
+    found = recipe_rendered.in_jargon("a big red half moon, dotted, in front of bricks")
+    assert found == "a big zorb yilt, dotted, on gropp"
+    assert recipe_rendered.in_jargon("one little plus sign against grey fog") == "one little kadge on tarq"
+    names, scene = recipe_rendered.JARGON, recipe_rendered.GENERAL
+    assert len(set(names.values())) == len(names) and set(names) == {*recipe_rendered.SHAPES, *scene.tones, *scene.grounds}
 
 
 @pytest.mark.slow
@@ -80,10 +93,11 @@ def test_run__leaves_a_file_of_gains_losses_and_strengths(packed: Path, tmp_path
     for each in report["trials"]:
         assert each["max_update_ratio"] >= max(each["update_ratios"]) > 0 and each["in_layer"]
         assert {"before", "after", "change"} == each["on_domain"]["r1"].keys() == each["on_general"]["r10"].keys()
-    careful, strong = report["trials"]
+    careful, strong, words = report["trials"]
     assert careful["max_update_ratio"] < strong["max_update_ratio"]
     assert careful["most_held"] == careful["steps_held"] == 0 < careful["num_layers"]
-    assert careful["num_steps"] == 10 and careful["settings"]["preset"] == "base-few"
+    assert words["num_layers"] == 6 * SMOKE.layers and words["in_layer"].startswith("clip.text_model")
+    assert careful["num_steps"] == words["num_steps"] == 10 and careful["settings"]["preset"] == "base-few"
 
 
 def test_trials__are_settings_that_a_model_of_clip_s_size_takes() -> None:

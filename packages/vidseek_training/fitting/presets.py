@@ -33,8 +33,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "replay": 16, "replay_weight": 0.5, "replay_anchor": 4.0, "evaluate_every": 50, "max_update_ratio": None,
     },
     "base-few": {
-        **_KEEPS, "rank": 8, "alpha": 8, "targets": ("attention",), "last_layers": 4, "learning_rate": 1.0e-4, "batch": 64,
-        "epochs": 10.0,
+        **_KEEPS, "rank": 16, "alpha": 16, "targets": ("attention", "mlp"), "learning_rate": 3.0e-4, "batch": 64,
+        "chunk": 32, "epochs": 10.0,
     },
     "base-many": {
         **_KEEPS, "rank": 16, "alpha": 16, "targets": ("attention", "mlp"), "learning_rate": 2.0e-4, "batch": 256,
