@@ -128,7 +128,7 @@ class Progress(Activity):
         return max(0, self.total - self.done) * self.seconds() / (self.done - self._first)
 
     def is_due(self, now: float, *, on_terminal: bool) -> bool:
-        """A bar needs no lines; implements `Activity.is_due`."""
+        """Implement `Activity.is_due`: a bar needs no lines."""
         return self._bar is None and super().is_due(now, on_terminal=on_terminal)
 
     def _counted(self) -> str:
