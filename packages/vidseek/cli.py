@@ -28,7 +28,6 @@ from vidseek.commands import (
     training_set,
 )
 from vidseek_media.errors import VidseekError
-from vidseek_media.terminal.progress import waiting
 
 EXAMPLES = {
     "init": ["vidseek init harbour --videos /media/harbour",
@@ -160,8 +159,8 @@ _group("feedback", "What people said of hits.", {"freeze": archive.feedback_free
 _group("encoder", "The encoder bundle.", {"build-engines": running.encoder_build_engines})
 
 
-UNTOLD = frozenset({"init", "forget", "run", "serve", "ui", "mcp", "mlflow", "watch"})
-"""Commands of which nobody is told how long they are at work: they ask, run until they are stopped, or run stages."""
+UNTOLD = frozenset({"init", "forget", "run", "serve", "ui", "mcp", "mlflow", "watch", "demo render"})
+"""Commands of which nobody is told how long they are at work: they ask, run until they are stopped, run stages, or fork."""
 
 
 def main() -> NoReturn:
@@ -186,6 +185,8 @@ def main() -> NoReturn:
 
 def _telling(arguments: Sequence[str]) -> AbstractContextManager[object]:
     """Return what tells, on standard error, that the command of these arguments is still at work."""
+    from vidseek_media.terminal.progress import waiting
+
     names = [" ".join(arguments[:length]) for length in (2, 1)]
     name = next((each for each in names if each in EXAMPLES and each not in UNTOLD), "")
     return waiting(name) if name else nullcontext()

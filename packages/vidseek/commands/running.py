@@ -12,7 +12,6 @@ import typer
 
 from vidseek import printing
 from vidseek_media.errors import ArtifactError, ConfigError
-from vidseek_media.terminal.progress import waiting
 
 
 def serve(
@@ -135,6 +134,7 @@ def doctor(
     """Say what is installed, what the machine offers, how the archive is, what is missing and how to mend it."""
     from vidseek.archive import Archive
     from vidseek.reports.doctor import examine
+    from vidseek_media.terminal.progress import waiting
 
     with waiting("looking at the installation"):
         diagnosis = examine(Archive.here(), asks_hub=hub)

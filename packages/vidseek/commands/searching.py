@@ -13,7 +13,6 @@ import typer
 from vidseek import printing
 from vidseek.matches import chance_if_unlikely
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
-from vidseek_media.terminal.progress import waiting
 
 if TYPE_CHECKING:
     from vidseek_retrieval.search.query import SearchOptions
@@ -189,6 +188,7 @@ def _search_here(
 ) -> dict[str, Any]:
     from vidseek.actions.queries import read_clip, read_image
     from vidseek.archive import Archive, load_encoder, open_searcher
+    from vidseek_media.terminal.progress import waiting
     from vidseek_retrieval.search.query import QueryInputs
 
     archive = Archive.here().seen_by(model)

@@ -172,9 +172,11 @@ def _conclusion(galleries: Mapping[str, Any]) -> str:
 
 def _gains(galleries: Mapping[str, Any]) -> Iterator[str]:
     for name, entry in galleries.items():
+        gain = entry["gain"]["r1"]
+        told = f"{100 * gain['value']:+.1f} points" if gain["low"] is None else points_interval(gain)
         yield (f"Of {_queries(name, entry, galleries)}, it puts the right clip first for "
                f"{percent_interval(entry['adapted']['r1_interval'])}, and the model as it came for "
-               f"{percent(entry['base']['r1_interval']['value'])}: a difference of {points_interval(entry['gain']['r1'])}.")
+               f"{percent(entry['base']['r1_interval']['value'])}: a difference of {told}.")
 
 
 def _queries(name: str, entry: Mapping[str, Any], galleries: Mapping[str, Any]) -> str:

@@ -176,7 +176,7 @@ def _proof(metrics: Mapping[str, Any], selected: Mapping[str, Any]) -> dict[str,
         ],
         "gains": [f"{gallery}: {_gain(entry['gain']['r1'])}{_groups(entry)}" for gallery, entry in galleries.items()]
         if is_taught(selected) else [],
-        "notes": [_on_both_sides(metrics), _retention(metrics) if is_taught(selected) else ""],
+        "notes": [_on_both_sides(metrics), _retention(metrics)] if is_taught(selected) else [],
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, TypeVar
@@ -128,7 +128,7 @@ class Progress(Activity):
         return max(0, self.total - self.done) * self.seconds() / (self.done - self._first)
 
     def is_due(self, now: float, *, on_terminal: bool) -> bool:
-        """A bar needs no lines; implements `Activity.is_due`."""
+        """Implement `Activity.is_due`: a bar needs no lines."""
         return self._bar is None and super().is_due(now, on_terminal=on_terminal)
 
     def _counted(self) -> str:
@@ -146,7 +146,7 @@ def counted(items: Iterable[Item], title: str, *, unit: str, total: int | None =
         unit: One step, in the singular.
         total: Number of all items; None takes it from `items`, if that has a length.
     """
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     with Progress(title, unit=unit, total=total) as progress:
         for item in items:

@@ -23,7 +23,7 @@ from vidseek_training.dataset.sampling import Batch
 from vidseek_training.fitting.cached_hidden_states import depth_of
 from vidseek_training.fitting.distributed import DistributedContext
 from vidseek_training.fitting.losses import anchor_loss, info_nce, sigmoid_loss
-from vidseek_training.fitting.precision import bf16_products
+from vidseek_training.fitting.precision import training_products
 from vidseek_training.settings import TrainSettings
 
 Piece = tuple[str, NDArray[Any]]
@@ -100,7 +100,7 @@ def embed_piece(model: Backbone, piece: Piece, settings: TrainSettings, *, in_bf
     device = model.logit_scale.device
     if kind == "known":
         return torch.from_numpy(values).to(device)
-    with bf16_products(model, wanted=in_bf16):
+    with training_products(model, in_bf16=in_bf16):
         if kind == "tokens":
             tokens = torch.from_numpy(values).to(device).float()
             return model.embed_tokens(tokens, depth_of(model, settings)).float()

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import copy
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,16 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from tests.raising import raises
-from tests.training.tiny import ids_of, random_pixels, write_clip, write_viclip
+from tests.training.tiny import VISION, ids_of, random_pixels, write_clip, write_viclip
 from vidseek_media.errors import DeviceError
 from vidseek_training import backbones
 from vidseek_training.backbones import Backbone
 from vidseek_training.fitting import lora, precision
 from vidseek_training.fitting.losses import info_nce
-from vidseek_training.fitting.precision import bf16_products, multiplies_in_bf16
+from vidseek_training.fitting.precision import bf16_products, multiplies_in_bf16, training_products
 from vidseek_training.settings import TrainSettings
 
 CPU = torch.device("cpu")
+PRODUCTS = (torch.bfloat16, torch.float32)
 TARGETS = ("attention", "mlp", "projections", "token_embedding")
 
 
@@ -118,10 +121,11 @@ def _layer(dropout: float) -> tuple[nn.Module, nn.Module]:
     return net[0].train(), copy.deepcopy(net[0]).train()
 
 
-def test_adapted_forward__is_peft_s_layer() -> None:
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_adapted_forward__is_peft_s_layer(product: torch.dtype) -> None:
     ours, theirs = _layer(0.0)
     values, other = (torch.randn(5, 7, 64, generator=torch.Generator().manual_seed(2)).requires_grad_() for _ in range(2))
-    found, wanted = precision._adapted_forward(ours, None, values), theirs(other)
+    found, wanted = precision._adapted_forward(product, ours, None, values), theirs(other)
     pull = torch.randn_like(wanted)
     found.backward(pull)
     wanted.backward(pull)
@@ -134,10 +138,11 @@ def test_adapted_forward__is_peft_s_layer() -> None:
     assert ours.base_layer.weight.grad is None and ours.base_layer.bias.grad is None
 
 
-def test_adapted_forward__drops_only_on_the_adapter_s_side_and_keeps_the_mean() -> None:
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_adapted_forward__drops_only_on_the_adapter_s_side_and_keeps_the_mean(product: torch.dtype) -> None:
     ours, theirs = _layer(0.5)
     values = torch.ones(20000, 64).requires_grad_()
-    found = precision._adapted_forward(ours, None, values)
+    found = precision._adapted_forward(product, ours, None, values)
     with torch.no_grad():
         wanted = theirs.eval()(values[:1])
         base = theirs.base_layer(values[:1])
@@ -147,15 +152,16 @@ def test_adapted_forward__drops_only_on_the_adapter_s_side_and_keeps_the_mean() 
     assert float((wanted - base).abs().max()) > 0.2
     # In evaluation nothing is dropped.
     ours.eval()
-    assert torch.allclose(precision._adapted_forward(ours, None, values[:1]), wanted, atol=0.02)
+    assert torch.allclose(precision._adapted_forward(product, ours, None, values[:1]), wanted, atol=0.02)
 
 
-def test_adapted_forward__the_gradient_goes_where_the_value_went() -> None:
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_adapted_forward__the_gradient_goes_where_the_value_went(product: torch.dtype) -> None:
     """With the base's weight at zero, an input that was dropped gets no gradient, and the others get it scaled."""
     ours, _ = _layer(0.25)
     nn.init.zeros_(ours.base_layer.weight)
     values = torch.ones(4000, 64).requires_grad_()
-    precision._adapted_forward(ours, None, values).sum().backward()
+    precision._adapted_forward(product, ours, None, values).sum().backward()
     whole = ours.scaling["default"] * ours.lora_B["default"].weight.sum(0) @ ours.lora_A["default"].weight
     dropped = values.grad == 0
     assert float(dropped.float().mean()) == pytest.approx(0.25, abs=0.01)
@@ -180,3 +186,35 @@ def test_multiplies_in_bf16__auto_asks_the_processor(monkeypatch: pytest.MonkeyP
     with raises(DeviceError, code="no-bf16", naming="bf16") as caught:
         multiplies_in_bf16("bf16", CPU)
     assert "precision" in caught.value.remedy
+
+
+def trained(model: Backbone, *, fast: bool) -> dict[str, Tensor]:
+    """Gradients of a step in fp32, by peft's own layers or by ours."""
+    model.zero_grad()
+    with training_products(model, in_bf16=False) if fast else contextlib.nullcontext():
+        loss = loss_of(model, in_bf16=False)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return {"loss": loss.detach(), **{name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}}
+
+
+@pytest.mark.parametrize("stem", ["patch", "motion"])
+def test_training_products__in_fp32_are_those_of_peft(tmp_path: Path, stem: str) -> None:
+    folder = write_viclip(tmp_path, vision=dataclasses.replace(VISION, stem=stem))
+    model = adapted(folder, targets=(*TARGETS, "stem"))
+    assert any(isinstance(each, precision.LoraConv) for each in model.modules())
+    usual, fast = trained(model, fast=False), trained(model, fast=True)
+    assert usual.keys() == fast.keys()
+    for name, wanted in usual.items():
+        torch.testing.assert_close(fast[name], wanted, rtol=2e-4, atol=2e-6, msg=lambda told, name=name: f"{name}: {told}")
+
+
+def test_training_products__a_switched_off_adapter_is_the_base(folder: Path) -> None:
+    model = adapted(folder)
+    pixels = random_pixels(2)
+    handles = [each for each in model.modules() if isinstance(each, precision.LoraLayer)]
+    for each in handles:
+        each.enable_adapters(False)
+    with torch.no_grad():
+        wanted = backbones.load(folder).eval().embed_videos(pixels)
+        with training_products(model.eval(), in_bf16=False):
+            torch.testing.assert_close(model.embed_videos(pixels), wanted)
