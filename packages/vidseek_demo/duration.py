@@ -14,7 +14,7 @@ REFERENCE_SECONDS = 0.0125
 """Of a core, for that many products on the machine below."""
 STAGES_MINUTES, TRAINING_MINUTES = 3.8, 2.4
 """Of the demo on two cores of an AMD EPYC (Zen 5) that multiply in bf16 (docs/training.md)."""
-WITHOUT_BF16 = 1.4
+WITHOUT_BF16 = 1.3
 """How much longer a step of the training takes in fp32 (docs/decisions/2026-11-28-adapted-layers.md)."""
 USED_CORES = 2
 
@@ -32,7 +32,6 @@ def minutes_of(seconds: float, *, cores: int, has_bf16: bool) -> float:
         cores: Of it, at least 1.
         has_bf16: Whether its processor multiplies in bf16.
     """
-    # In fp32 the speed of the products is in the measurement already, but for what bf16 gains.
     slower = seconds / REFERENCE_SECONDS * USED_CORES / min(cores, USED_CORES)
     return slower * (STAGES_MINUTES + TRAINING_MINUTES * (1 if has_bf16 else WITHOUT_BF16))
 
