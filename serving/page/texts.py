@@ -75,7 +75,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "make_timeline": ("Make the timeline", "타임라인 만들기"),
     "timeline_made": ("{num} moments are in the timeline.", "타임라인에 장면 {num}개가 있습니다."),
     "left_out": ("Left out: {reason}", "빠진 장면: {reason}"),
-    "download_timeline": ("Download {name}", "{name} 내려받기"),
+    "download_timeline": ("Download {file}", "{file} 내려받기"),
     # A moment
     "play": ("Play", "재생"),
     "alike": ("More like this", "비슷한 장면"),

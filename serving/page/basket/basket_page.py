@@ -81,6 +81,6 @@ def _show_made(made: dict[str, Any]) -> None:
     said += [t("left_out", reason=each["reason"]) for each in made["left_out"]]
     st.html("".join(f'<div class="vs-facts">{html.escape(line)}</div>' for line in said))
     st.download_button(
-        t("download_timeline", name=made["file_name"]), made["content"], made["file_name"], made["media_type"],
+        t("download_timeline", file=made["file_name"]), made["content"], made["file_name"], made["media_type"],
         key="download-timeline", on_click="ignore",
     )

@@ -14,6 +14,7 @@ import vidseek.cli
 from tests.face.edit.edit_archive import hit_of, write_edit_archive
 from tests.media.editing.numbered import frames_in
 from vidseek.archive import Archive
+from vidseek.client import Api
 from vidseek_media.forgotten import ForgottenVideo, write_forgotten
 
 
@@ -125,3 +126,26 @@ def test_search__refuses_exports_that_cannot_be(
     assert search(monkeypatch, archive, *args, "--json", hits=found) in (10, 11)
     assert json.loads(capsys.readouterr().out)["error"]["code"] == code
     assert list(tmp_path.iterdir()) == []
+
+
+def test_search__of_a_running_api_exports_there(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hit = hit_of(archive, "film #1.mp4", 500, 1500)
+    asked: list[Any] = []
+
+    def export(_: Api, body: Any) -> dict[str, Any]:
+        asked.append(body)
+        return {"content": "TITLE: a crane\n", "num_events": 1, "notes": [], "left_out": []}
+
+    monkeypatch.setattr(Api, "search", lambda *_, **__: answer(archive, hit))
+    monkeypatch.setattr(Api, "export", export)
+    out = tmp_path / "cranes.edl"
+    args = ("search", "a crane", "--url", "http://127.0.0.1:9", "--export", str(out), "--media-root", "/mnt/a", "--json")
+    assert call(monkeypatch, archive, *args) == 0
+    assert json.loads(capsys.readouterr().out)["export"]["num_events"] == 1
+    assert out.read_text() == "TITLE: a crane\n"
+    moment = {"clip_id": hit["best_clip_id"], "start_ms": 500, "end_ms": 1500}
+    assert asked == [
+        {"format": "edl", "moments": [moment], "handles": "0f", "name": "a crane", "media_root": "/mnt/a"}
+    ]

@@ -38,7 +38,7 @@ def test_texts__both_languages_fill_in_the_same(name: str) -> None:
 
 
 def test_texts__every_one_that_is_asked_for_is_there_and_used() -> None:
-    files = [file for file in Path(shown.__file__).parent.glob("*.py") if file.name != "texts.py"]
+    files = [file for file in Path(shown.__file__).parent.rglob("*.py") if file.name != "texts.py"]
     sources = "".join(file.read_text() for file in files)
     asked = set(re.findall(r"""\bt\(\s*["'](\w+)["']""", sources))
     assert len(asked) > 50 and asked <= TEXTS.keys()
