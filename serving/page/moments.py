@@ -173,8 +173,19 @@ def _facts(hit: Mapping[str, Any], title: str, facts: Mapping[str, Any] | None) 
         f'<div class="vs-title" title="{html.escape(title, quote=True)}">{html.escape(title)}</div>'
         f'<div class="vs-facts" title="{html.escape(whence, quote=True)}">{html.escape(whence)}</div>'
         f'<div class="vs-facts">{html.escape(" · ".join(worth))}</div>'
+        f'{_own_fields(hit)}'
         f'{_evidence(hit)}'
     )
+
+
+def _own_fields(hit: Mapping[str, Any]) -> str:
+    """Return the declared fields of a moment as one line; empty where it has none."""
+    said = [
+        f"{name}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in (hit.get("fields") or {}).items()
+    ]
+    line = html.escape(" · ".join(said), quote=True)
+    return f'<div class="vs-facts" title="{line}">{line}</div>' if said else ""
 
 
 def _evidence(hit: Mapping[str, Any]) -> str:

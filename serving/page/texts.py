@@ -27,6 +27,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "after": ("Published from", "게시일 (부터)"),
     "before": ("Published before", "게시일 (이전)"),
     "shortest": ("Video at least (seconds)", "영상 길이 최소 (초)"),
+    "own_from": ("{field} from", "{field} (부터)"),
+    "own_to": ("{field} to", "{field} (까지)"),
     "longest": ("Video at most (seconds)", "영상 길이 최대 (초)"),
     "sure": ("Confidence at least", "최소 신뢰도"),
     "look_in": ("Look in", "찾을 곳"),
