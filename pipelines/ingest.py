@@ -16,7 +16,7 @@ def main() -> str:
     report = ingest(
         source, out=PATHS.ingest, ledger=PATHS.ledger, timeout_seconds=params.timeout_seconds, workers=params.workers,
         captions=params.captions, clip_pattern=params.clip_pattern, forgotten=read_forgotten(PATHS.decisions),
-        max_gone_share=params.max_gone_share, fields=FieldsOut(settings.fields.declared, PATHS.fields),
+        max_gone_share=params.max_gone_share, fields=FieldsOut(settings.fields.declared, PATHS.fields, PATHS.decisions),
     )
     said = (
         f"{report.num_in} files, {report.num_out} videos, {report.num_rejected} rejected, {report.num_probed} new; "

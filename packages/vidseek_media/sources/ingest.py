@@ -15,7 +15,8 @@ from vidseek_media.decoding.probe import Probe, probe
 from vidseek_media.decoding.worker_batch import run_videos
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_media.fields.declared import DeclaredFields
-from vidseek_media.fields.statements import UndeclaredColumn, collect_fields, names_field, write_fields
+from vidseek_media.fields.statements import UndeclaredColumn, collect_fields, names_field, with_tags, write_fields
+from vidseek_media.fields.tags import read_tags, tag_statements
 from vidseek_media.forgotten import Forgotten
 from vidseek_media.ids import video_id_of
 from vidseek_media.records import Refusal, Rejection, Video
@@ -48,6 +49,8 @@ class FieldsOut:
     declared: DeclaredFields
     out: Path
     """The folder to write."""
+    decisions: Path | None = None
+    """The folder with the tags that people set; None for none."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,9 @@ def ingest(
     write_table(out / "transcripts.parquet", _transcript_rows(transcripts), TRANSCRIPTS)
     write_table(out / "videos.parquet", [{**vars(v), "uris": list(v.uris)} for v in videos], VIDEOS)
     if fields is not None:
-        write_fields(fields.out, said)
+        decided = read_tags(fields.decisions) if fields.decisions else []
+        there = set(kept.values())
+        write_fields(fields.out, with_tags(said, tag_statements(each for each in decided if each.video_id in there)))
     num_captions = sum(bool(row.text or row.annotations) for _, row in matched)  # other rows state fields alone
     num_refused = len(sidecar.rejections) + len(refused)
     return IngestReport(

@@ -9,9 +9,9 @@ import pytest
 from tests.raising import raises
 from vidseek_media.errors import ArtifactError
 from vidseek_media.fields.declared import fields_of
+from vidseek_media.fields.statement import Statement
 from vidseek_media.fields.statements import (
     FieldTable,
-    Statement,
     UndeclaredColumn,
     collect_fields,
     read_fields,
@@ -19,6 +19,9 @@ from vidseek_media.fields.statements import (
     values_of_clip,
     write_fields,
 )
+from vidseek_media.fields.tags import TagDecision, append_tag
+from vidseek_media.forgotten import Forgotten, ForgottenVideo
+from vidseek_media.ids import video_id_of
 from vidseek_media.sources.ingest import FieldsOut, IngestReport, ingest
 from vidseek_media.sources.opening import open_source
 from vidseek_media.tables import REJECTED, read_table
@@ -117,6 +120,22 @@ def test_ingest__writes_the_fields_of_a_manifest_and_indexes_videos_with_bad_cel
     before = {path.name: path.read_bytes() for path in (tmp_path / "out" / "fields").iterdir()}
     assert run(listed / "list.csv", tmp_path / "out").undeclared == report.undeclared
     assert {path.name: path.read_bytes() for path in (tmp_path / "out" / "fields").iterdir()} == before
+
+
+def test_ingest__takes_the_tags_that_people_set_and_forgotten_videos_keep_theirs(listed: Path, tmp_path: Path) -> None:
+    kept, gone = video_id_of(listed / "a.mp4"), video_id_of(listed / "b.mp4")
+    for name in (kept, gone):
+        append_tag(tmp_path / "decisions", TagDecision.now(name, (0, 1000), "night", has_tag=True))
+    found = {}
+    for forgotten in (Forgotten((ForgottenVideo(gone, ("b.mp4",), (), "", ""),)), Forgotten()):
+        ingest(
+            listed, out=tmp_path / "ingest", ledger=tmp_path / "ledger", timeout_seconds=60, workers=1, forgotten=forgotten,
+            fields=FieldsOut({}, tmp_path / "fields", tmp_path / "decisions"),
+        )
+        table = read_fields(tmp_path / "fields")
+        assert table.declared == fields_of({"tags": ["keyword"]})
+        found[len(forgotten.videos)] = (table.of(kept), table.of(gone))
+    assert found[1] == ([Statement(kept, "tags", ("night",), 0, 1000)], []) and len(found[0][1]) == 1
 
 
 def test_ingest__takes_lists_of_json_and_parquet(listed: Path, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from tests.retrieval.archive import VERSION, clip_row, unit_rows, video_row, wri
 from tests.retrieval.qdrant_stand_in import STRICT, standing
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_media.fields.declared import RESERVED, fields_of
-from vidseek_media.fields.statements import FieldTable, Statement, write_fields
+from vidseek_media.fields.statement import Statement
+from vidseek_media.fields.statements import FieldTable, write_fields
 from vidseek_retrieval.index.aliases import rollback
 from vidseek_retrieval.index.backend import IndexBackend
 from vidseek_retrieval.index.collection_metadata import CollectionMetadata
