@@ -52,7 +52,8 @@ def write_report(archive: Archive, path: Path) -> None:
     selected = read_json(archive.selected) or {}
     write_page(
         path, "vidseek", "report.html", width=WIDTH, height=HEIGHT, brief=brief_of(archive), cautions=cautions(archive),
-        data=_data(data), rejected=_rejected(data), fields=_fields(data), gates=_gates(reports), proof=_proof(metrics, selected),
+        data=_data(data), rejected=_rejected(data), fields=_fields(data), gates=_gates(reports),
+        proof=_proof(metrics, selected),
         answers=_answers(reports), moments=_moments(reports), calibration=_calibration(reports), drift=_drift(reports),
         duplicates=_duplicates(data), pictures=_pictures(archive), lineage=_lineage(archive, selected),
         challenges=_challenges(selected),
