@@ -99,7 +99,7 @@ def read_tags(decisions: Path) -> list[TagDecision]:
         lines = read_lines(path)
     except OSError as error:
         raise ArtifactError(
-            f"{path} cannot be read: {error.strerror}", code="file-unreadable", remedy="Mend its rights",
+            f"{path} cannot be read: {error.strerror}", code="tags-unreadable", remedy="Mend its rights",
         ) from error
     found = [_decision_of(line) for line in lines.values]
     return [each for each in found if each is not None]
