@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from vidseek.actions.forget import id_of_video
 from vidseek.archive import Archive
-from vidseek_media.errors import InputRejected
 from vidseek_media.fields.tags import TagDecision, append_tag, read_tags
 
 Target = tuple[str, tuple[int, int] | None]
@@ -21,17 +20,16 @@ def target_of_clip(archive: Archive, clip_id: str) -> Target:
         clip_id: A UUID.
 
     Raises:
-        InputRejected: the archive has no such clip, or its video was forgotten.
+        ClipUnknown: the archive has no such clip, or its video was forgotten.
         ArtifactError: nothing was cut.
     """
     from vidseek_media.cutting.cut import read_clips
     from vidseek_media.forgotten import read_forgotten
+    from vidseek_retrieval.search.browse import ClipUnknown
 
     found = next((each for each in read_clips(archive.cut) if str(each.clip_id) == clip_id.strip().lower()), None)
     if found is None or found.video_id in read_forgotten(archive.decisions).video_ids:
-        raise InputRejected(
-            f"the archive has no clip {clip_id}", code="unknown-clip", remedy="Take the best_clip_id of a hit",
-        )
+        raise ClipUnknown(f"the archive has no clip {clip_id}", remedy="Take the best_clip_id of a hit")
     return found.video_id, (found.start_ms, found.end_ms)
 
 
