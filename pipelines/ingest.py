@@ -2,19 +2,21 @@
 
 from pipelines.stage import PATHS, run_stage, with_rejected
 from vidseek.params import load_params
+from vidseek_media.fields.statements import undeclared_told
 from vidseek_media.forgotten import read_forgotten
-from vidseek_media.sources.ingest import ingest
+from vidseek_media.sources.ingest import FieldsOut, ingest
 from vidseek_media.sources.opening import open_source
 
 
 def main() -> str:
     """The ingest stage."""
-    params = load_params().ingest
+    settings = load_params()
+    params = settings.ingest
     source = open_source(params.source, downloads=PATHS.downloads, settings=params)
     report = ingest(
         source, out=PATHS.ingest, ledger=PATHS.ledger, timeout_seconds=params.timeout_seconds, workers=params.workers,
         captions=params.captions, clip_pattern=params.clip_pattern, forgotten=read_forgotten(PATHS.decisions),
-        max_gone_share=params.max_gone_share,
+        max_gone_share=params.max_gone_share, fields=FieldsOut(settings.fields.declared, PATHS.fields, PATHS.decisions),
     )
     said = (
         f"{report.num_in} files, {report.num_out} videos, {report.num_rejected} rejected, {report.num_probed} new; "
@@ -22,7 +24,12 @@ def main() -> str:
     )
     if report.num_away:
         said += f"; {report.num_away} cannot be read now and stay as they were"
-    return with_rejected(said, PATHS.ingest)
+    if report.num_values or report.num_values_rejected:
+        said += f"; {report.num_values} values of fields, {report.num_values_rejected} rejected"
+    said = with_rejected(said, PATHS.ingest)
+    if report.num_values_rejected:
+        said = with_rejected(said, PATHS.fields)
+    return ". ".join([said, *undeclared_told(report.undeclared)])
 
 
 if __name__ == "__main__":

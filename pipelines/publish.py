@@ -18,7 +18,7 @@ def main() -> str:
         index=open_home(PATHS.index, params.server), alias=alias, cut=params.cut,
         keep_previous=params.keep_previous, min_recall=params.min_recall,
         compact_share=params.compact_share, settings=params.index, calibration=read_calibration(PATHS.calibrate),
-        duplicates=read_duplicates(PATHS.duplicates), receipt=PATHS.receipts / "publish.json",
+        duplicates=read_duplicates(PATHS.duplicates), fields_dir=PATHS.fields, receipt=PATHS.receipts / "publish.json",
     )
     done = "is live" if report.moved else "was live already"
     return (

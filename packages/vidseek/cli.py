@@ -70,6 +70,8 @@ EXAMPLES = {
              "vidseek jobs retry 018f3a2b4c5d6e7f8a9b",
              "vidseek jobs retry                                (all that failed)",
              "vidseek jobs cancel 018f3a2b4c5d6e7f8a9b"],
+    "tag": ["vidseek tag night rain --clip-id 0d5a6f9e-5f0f-5e0e-9d2c-3f6f3f1f2a11",
+            "vidseek tag rejected --video harbour/day1.mp4 --remove", "vidseek tag --list"],
     "index list": ["vidseek index list"],
     "index verify": ["vidseek index verify", "vidseek index verify --json"],
     "index rollback": ["vidseek index rollback"],
@@ -134,7 +136,7 @@ def _about(
 
 for command in (
     creating.init, creating.run, creating.settings,
-    searching.search, searching.clip, archive.ingest, archive.probe, captioning.caption, archive.dedup,
+    searching.search, searching.clip, archive.ingest, archive.probe, archive.tag, captioning.caption, archive.dedup,
     forgetting.forget, creating.plan,
     drifting.drift, comparing.base, running.serve, running.ui, running.mcp, running.mlflow,
     running.push_adapter, running.mteb, benchmarking.benchmark, running.doctor, growing.add, growing.watch, growing.jobs,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -131,6 +132,19 @@ class Api:
     def record_feedback(self, *, query: str, clip_id: str, relevant: bool) -> None:
         """Write feedback down. Raises Problem."""
         self._asked("POST", "/v1/feedback", json={"query": query, "clip_id": clip_id, "relevant": relevant})
+
+    def tag_clip(self, clip_id: str, tag: str, *, has_tag: bool, who: str = "") -> list[str]:
+        """Set or remove a tag of a clip, and return its tags after that; wants the admin key. Raises Problem.
+
+        Args:
+            clip_id: Id of the clip.
+            tag: The tag.
+            has_tag: Whether it is set, not removed.
+            who: The person.
+        """
+        path = f"/v1/clips/{clip_id}/tags/{quote(tag, safe='')}"
+        tags: list[str] = self._asked("PUT" if has_tag else "DELETE", path, params={"who": who})["tags"]
+        return tags
 
     def admin(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Call an admin route: GET without a body, else POST. Raises Problem.

@@ -17,6 +17,7 @@ from vidseek_media.errors import ConfigError
 from vidseek_media.settings import (
     CutSettings,
     Fault,
+    FieldSettings,
     FrameSettings,
     GeneralSettings,
     IngestSettings,
@@ -59,6 +60,7 @@ class Params(Section):
 
     general: GeneralSettings = GeneralSettings()
     ingest: IngestSettings = IngestSettings()
+    fields: FieldSettings = FieldSettings()
     cut: CutSettings = CutSettings()
     frames: FrameSettings = FrameSettings()
     subtitles: SubtitleSettings = SubtitleSettings()

@@ -88,6 +88,11 @@ class ArchivePaths(StageFolders):
         return self.data / "side.json"
 
     @property
+    def fields(self) -> Path:
+        """Values of fields of one's own: `vidseek_media.fields.statements`."""
+        return self.data / "fields"
+
+    @property
     def embed(self) -> Path:
         """Embeddings of clips and texts."""
         return self.data / "embed"

@@ -50,7 +50,8 @@ def show_hits(hits: list[dict[str, Any]]) -> None:
             facts.append(f"confidence {hit['confidence']:.2f}")
         facts.append(moment_name(hit))
         console.print("  ".join(facts), soft_wrap=True)
-        details = [escape(hit["title"]), marked(hit.get("evidence") or []), escape(hit["thumbnail_url"] or "")]
+        own = "  ".join(f"{escape(name)}: {_values(hit, name)}" for name in hit.get("fields") or {})
+        details = [escape(hit["title"]), own, marked(hit.get("evidence") or []), escape(hit["thumbnail_url"] or "")]
         console.print(Padding("\n".join(filter(None, details)), (0, 0, 0, 3)))
 
 
@@ -65,6 +66,7 @@ def _hits_table(hits: list[dict[str, Any]]) -> Table:
         "video": [escape(hit["uri"]) for hit in hits],
         "moment": [moment_name(hit) for hit in hits],
         "title": [] if titles == [PurePosixPath(hit["uri"]).stem for hit in hits] else [escape(title) for title in titles],
+        **{name: [_values(hit, name) for hit in hits] for name in _own_fields(hits)},
         "found for": [marked(hit.get("evidence") or []) for hit in hits],
         "thumbnail": [escape(hit["thumbnail_url"] or "") for hit in hits],
     }
@@ -80,6 +82,16 @@ ID_DIGITS = 12
 def moment_name(hit: Mapping[str, Any]) -> str:
     """Return how `vidseek clip` names the moment of a hit: `1f2e3d4c5b6a:12000-15500`."""
     return f"{str(hit['video_id'])[:ID_DIGITS]}:{hit['start_ms']}-{hit['end_ms']}"
+
+
+def _own_fields(hits: list[dict[str, Any]]) -> list[str]:
+    """Return the names of the declared fields that a hit has a value of."""
+    return list(dict.fromkeys(name for hit in hits for name in hit.get("fields") or {}))
+
+
+def _values(hit: dict[str, Any], name: str) -> str:
+    value = (hit.get("fields") or {}).get(name, "")
+    return escape(", ".join(map(str, value)) if isinstance(value, list) else str(value))
 
 
 MAX_MARKED = 2

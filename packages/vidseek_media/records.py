@@ -18,13 +18,13 @@ Span: TypeAlias = tuple[int, int]
 """(start_ms, end_ms)"""
 
 
-REJECTED_KINDS = ("file", "caption", "transcript", "cue", "clip", "frames", "pair")
+REJECTED_KINDS = ("file", "caption", "transcript", "cue", "clip", "frames", "pair", "field")
 """A video file or the row of a manifest that names one; a row of captions; a file of subtitles; one cue of it; a clip that
-was not cut; a clip without frames; a pair."""
+was not cut; a clip without frames; a pair; a value of a field of one's own."""
 
 _KIND_OF_STAGE = {
     "ingest": "file", "cut": "clip", "frames": "frames", "caption": "caption", "pairs": "pair",
-    "subtitles": "transcript", "speech": "file", "ocr": "file",
+    "subtitles": "transcript", "speech": "file", "ocr": "file", "fields": "field",
 }
 
 

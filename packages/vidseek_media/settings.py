@@ -1,4 +1,4 @@
-"""Settings of this room: the sections `general`, `ingest`, `cut`, `frames`, `ocr` and `speech` of params.yaml,
+"""Settings of this room: the sections `general`, `ingest`, `fields`, `cut`, `frames`, `ocr` and `speech` of params.yaml,
 one record each.
 
 A record states type, range and default of each key, once. The first sentence of a key's docstring is its comment in
@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from vidseek_media.errors import ConfigError
+from vidseek_media.fields.declared import FieldType, fields_of
 from vidseek_media.text.languages import is_language
 from vidseek_media.urls import has_secrets
 
@@ -226,6 +227,29 @@ class IngestSettings(Section):
     """Read where the source is a page: docs/youtube.md."""
     sources: dict[str, dict[str, Any]] = {}
     """Settings of sources that other packages bring, by their name."""
+
+
+class FieldSettings(Section):
+    """Fields of one's own: the columns of manifests and files of captions that clips are filtered by.
+
+    A key is the name of a field, its value a type: keyword, integer, float, boolean, datetime or text, or a list of one.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Any] = Field(init=False)
+
+    place = "fields"
+    unstated = ("*",)
+
+    @model_validator(mode="after")
+    def _declares_fields(self) -> FieldSettings:
+        fields_of(self.model_extra or {})
+        return self
+
+    @property
+    def declared(self) -> dict[str, FieldType]:
+        """The fields with their types, by name."""
+        return fields_of(self.model_extra or {})
 
 
 class ShotSettings(Section):

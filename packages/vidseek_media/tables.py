@@ -94,6 +94,13 @@ BOTH_SIDES = pa.schema([
 """Pairs of validation and test whose caption is also one of a training pair, or whose clip shows what a training clip
 shows. Key: clip_id and caption."""
 
+FIELDS = pa.schema([
+    ("video_id", _text), ("start_ms", pa.int64()), ("end_ms", pa.int64()), ("clip_index", pa.int32()), ("field", _text),
+    ("values", _texts), ("removed", pa.bool_()),
+])
+"""Values of fields that a user declared, in the order in which they count; a row is a
+`vidseek_media.fields.statements.Statement`, which says what the columns hold."""
+
 FORGOTTEN = pa.schema([
     ("video_id", _text), ("uris", _texts), ("addresses", _texts), ("title", _text), ("forgotten_at", _text),
 ])

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vidseek.archive import ModelName
 
+OwnFields = dict[str, str | int | float | list[str | int | float]]
+"""Values of declared fields by name: a boolean is the text true or false, a time RFC 3339."""
+
 
 class TextSegment(BaseModel):
     """A text of a video."""
@@ -45,6 +48,7 @@ class Hit(BaseModel):
     uri: str = Field(description="Relative to the source root, or as a manifest says.")
     thumbnail_url: str | None
     evidence: list[Evidence] = Field([], description="The texts for which it was found, the best first.")
+    fields: OwnFields = Field({}, description="The declared fields of its best clip; those without a value are left out.")
 
 
 class SearchAnswer(BaseModel):
@@ -144,6 +148,7 @@ class ClipAnswer(BaseModel):
     duration_ms: int | None
     thumbnail_url: str = Field(description="A frame of the clip, made by this service.")
     media_url: str = Field(description="The clip's whole video, in byte ranges.")
+    fields: OwnFields = Field(description="Its declared fields; those without a value are left out.")
 
 
 class FeedbackAnswer(BaseModel):

@@ -15,8 +15,9 @@ from serving.api.answer_schemas import ModelInfo, ModelsAnswer, TextSegment
 from serving.api.routes import THUMBNAIL_HEADERS, ClipInPath, refusals
 from serving.engine import LIVE, Engine
 from serving.inputs.media import ClipGone
+from vidseek_media.fields.declared import FieldKind
 from vidseek_retrieval.confidence.calibration import is_current
-from vidseek_retrieval.search.browse import MAX_NEIGHBOURS, ClipUnknown, facets_of, neighbours, transcript
+from vidseek_retrieval.search.browse import MAX_NEIGHBOURS, ClipUnknown, FieldFacet, facets_of, neighbours, transcript
 
 MAX_STRIP = 16
 
@@ -48,6 +49,18 @@ class Times(BaseModel):
     greatest: str
 
 
+class OwnFieldFacet(BaseModel):
+    """The values of a declared field."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: FieldKind
+    many: bool = Field(description="Whether a clip has a list of values.")
+    values: list[FacetValue] = Field(description="Of keywords and booleans, the most frequent first.")
+    least: str | int | float | None = Field(description="Of numbers and times.")
+    greatest: str | int | float | None
+
+
 class FacetsAnswer(BaseModel):
     """By what a search over the live index can be narrowed."""
 
@@ -59,6 +72,7 @@ class FacetsAnswer(BaseModel):
     category: list[FacetValue]
     duration_ms: Lengths | None
     published_at: Times | None
+    fields: dict[str, OwnFieldFacet] = Field(description="Declared fields that a filter may name.")
 
 
 class Neighbour(BaseModel):
@@ -89,6 +103,12 @@ class TranscriptAnswer(BaseModel):
     segments: list[TextSegment]
 
 
+def _own_facet(facet: FieldFacet) -> dict[str, Any]:
+    values = [{"value": value, "num_clips": num} for value, num in facet.values.items()]
+    least, greatest = facet.bounds or (None, None)
+    return {"kind": facet.kind, "many": facet.many, "values": values, "least": least, "greatest": greatest}
+
+
 def add_browsing(app: FastAPI, engine: Engine) -> None:
     """Put the routes of this module into `app`."""
 
@@ -104,7 +124,8 @@ def add_browsing(app: FastAPI, engine: Engine) -> None:
             field: None if span is None else {"least": span[0], "greatest": span[1]}
             for field, span in (("duration_ms", found.duration_ms), ("published_at", found.published_at))
         }
-        return {"collection": name, "num_clips": num, **fields, **ends}
+        own = {field: _own_facet(facet) for field, facet in found.fields.items()}
+        return {"collection": name, "num_clips": num, **fields, **ends, "fields": own}
 
     @app.get("/v1/models", response_model=ModelsAnswer, responses=refusals(504))
     async def models() -> ModelsAnswer:

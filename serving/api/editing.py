@@ -159,6 +159,7 @@ def _file_stem(name: str) -> str:
 
 async def _moments_of(engine: Engine, asked: Sequence[ExportedMoment]) -> tuple[list[Moment], list[LeftOut]]:
     points = await engine.points([each.clip_id for each in asked])
+    declared = await engine.browse(lambda live: live.metadata.declared)
     moments: list[Moment] = []
     left_out: list[LeftOut] = []
     for each in asked:
@@ -171,6 +172,7 @@ async def _moments_of(engine: Engine, asked: Sequence[ExportedMoment]) -> tuple[
         moments.append(Moment(
             str(payload["video_id"]), str(payload.get("uri", "")), *_span(payload, each.start_ms, each.end_ms),
             title=str(payload.get("title") or ""), clip_id=point.clip_id,
+            fields={name: payload[name] for name in declared if name in payload},
         ))
     return moments, left_out
 

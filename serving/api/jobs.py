@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Query, Request
@@ -29,7 +30,7 @@ from vidseek.actions.forget import decide_forgotten, plan_forget
 from vidseek.archive import Archive
 from vidseek.jobs.intake import Destination, check_name, require_room
 from vidseek.jobs.job_table import Job, new_id
-from vidseek.jobs.submitting import Queue
+from vidseek.jobs.submitting import JobQueueFull, Queue
 from vidseek.jobs.watching import watcher_of
 from vidseek_media.errors import ArtifactError, InputRejected
 from vidseek_media.forgotten import read_forgotten
@@ -106,6 +107,14 @@ class Jobs:
         """
         return await self._away(lambda: self._remove(video_id))
 
+    async def publish(self, name: str) -> None:
+        """Queue a run that publishes what people decided, unless one waits. A full queue has runs enough.
+
+        Args:
+            name: Of the job, for people.
+        """
+        await self._away(lambda: self._publish(name))
+
     async def page(self, *, limit: int, offset: int, states: list[State]) -> dict[str, Any]:
         """Return jobs, the newest first."""
         found, total = await self._away(lambda: self._queue.table.list_jobs(limit=limit, offset=offset, states=states))
@@ -154,6 +163,12 @@ class Jobs:
         job = self._queue.add_removal(video_id, plan.video.uris[0])
         kept = list(plan.video.uris) if plan.kept else []
         return {"video_id": video_id, "forgotten": True, "kept": kept, "job": job.to_json()}
+
+    def _publish(self, name: str) -> None:
+        waiting = self._queue.table.queued(limit=self._queue.settings.max_waiting)
+        if not waiting:  # any run publishes
+            with suppress(JobQueueFull):
+                self._queue.add_scan(name)
 
     async def _away(self, work: Callable[[], Any]) -> Any:
         return await self._engine.in_thread(work)

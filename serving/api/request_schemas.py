@@ -86,6 +86,7 @@ def _bounded(filters: dict[str, Any]) -> dict[str, Any]:
 
 _FILTER_VALUE = {"anyOf": [
     {"type": "string", "maxLength": MAX_WORD}, {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
+    {"type": "number", "minimum": -1e300, "maximum": 1e300}, {"type": "boolean"},
 ]}
 Filters = Annotated[dict[str, Any], Field(max_length=16), AfterValidator(_bounded), WithJsonSchema({
     "type": "object", "maxProperties": 16, "additionalProperties": {"anyOf": [
@@ -124,8 +125,8 @@ class SearchRequest(BaseModel):
     not_image: OneOrMore[File] = _former("negative_image")
     not_clip_id: OneOrMore[ClipId] = _former("negative_clip_id")
     filters: Filters = Field(default_factory=dict, description=(
-        "For each field (channel, category, published_at, duration_ms, video_id, start_ms) a value, a list of values, "
-        "or bounds: gt, gte, lt, lte."
+        "For each field (channel, category, published_at, duration_ms, video_id, start_ms, and the declared fields that "
+        "GET /v1/facets lists) a value, a list of values, or bounds: gt, gte, lt, lte."
     ))
     fields: OneOrMore[SearchField] = Field((), alias="in", description=(
         "What is looked at: visual, captions, speech, ocr; by default all. Without visual, only clips whose texts have "

@@ -154,10 +154,11 @@ def _add_clips(app: FastAPI, engine: Engine) -> None:
     @app.get("/v1/clips/{clip_id}", response_model=ClipAnswer, responses=refusals(404, 422, 504))
     async def clip(clip_id: ClipInPath) -> dict[str, Any]:
         """Return the payload of a clip in the live index."""
-        point = await engine.clip(clip_id)
+        point, declared = await engine.clip(clip_id), await engine.browse(lambda live: live.metadata.declared)
         own = f"/v1/clips/{point.clip_id}"
         known = {name: point.payload.get(name) for name in ClipAnswer.model_fields}
         known["uri"] = bare_url(str(known["uri"] or ""))
+        known["fields"] = {name: point.payload[name] for name in declared if name in point.payload}
         return {**known, "clip_id": point.clip_id, "thumbnail_url": f"{own}/thumbnail", "media_url": f"{own}/media"}
 
     @app.get(

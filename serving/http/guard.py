@@ -19,6 +19,9 @@ OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
 ADMIN_PATHS = ("/v1/admin", "/v1/videos", "/v1/jobs")
 """Routes at and below these have a key of their own."""
 
+_ADMIN_PATTERN = re.compile(r"/v1/clips/[^/]+/tags(?:/.*)?", re.DOTALL)
+"""Tags of a clip change what everybody finds, so they want that key too."""
+
 FREE_PATHS = frozenset({"/healthz", "/livez", "/openapi.json"})
 """A GET of these is cheap and changes nothing, so a page of another site may cause it."""
 
@@ -86,6 +89,7 @@ class Guard:
         if scope["path"] in OPEN_PATHS:
             return _fault_of_site(scope) if self.key is None else None
         is_admin = any(scope["path"] == path or scope["path"].startswith(f"{path}/") for path in ADMIN_PATHS)
+        is_admin = is_admin or _ADMIN_PATTERN.fullmatch(scope["path"]) is not None
         if is_admin and self.admin_key is None and self.key is not None:
             return AdminOff("this service has no admin key", remedy="Set VIDSEEK_ADMIN_KEY where the service runs")
         if is_admin and self.admin_key is not None:

@@ -13,7 +13,7 @@ import streamlit as st
 from serving.page import query
 from serving.page.basket.basket_page import save_link
 from serving.page.basket.contents import KeptMoment, kept, toggle
-from serving.page.frame import api, ask, clock, span, t
+from serving.page.frame import admin_api, api, ask, clock, span, t
 from serving.page.shown import address
 from vidseek.client import Problem
 from vidseek.matches import split_at_matches
@@ -87,6 +87,7 @@ def _show_player(clip_id: str) -> None:
         f'<div class="vs-facts">{html.escape(_line(clip))}</div>'
         f'{_player(playing, clip, query.playing_at())}'
     )
+    _show_tags(playing, clip)
     _show_transcript(playing, clip)
     st.write(t("around"))
     with st.container(horizontal=True, gap="small"):
@@ -99,6 +100,37 @@ def _show_player(clip_id: str) -> None:
                     args=(near["clip_id"],), type="primary" if near["clip_id"] == playing else "secondary",
                 )
     st.caption(t("link"))
+
+
+def _show_tags(clip_id: str, clip: Mapping[str, Any]) -> None:
+    """Show the tags of a clip, each with a button that removes it, and a line for another one."""
+    tagged: dict[str, list[str]] = st.session_state.setdefault("tagged", {})  # until they are published
+    tags = tagged.get(clip_id, (clip.get("fields") or {}).get("tags", []))
+    with st.container(horizontal=True, gap="xxsmall", key="tags"):
+        for place, each in enumerate(tags):
+            st.button(
+                f"{_plain(each)} ✗", key=f"tag-{place}", help=t("tag_remove"), on_click=_tag, args=(clip_id, each, False),
+            )
+        st.text_input(
+            t("tag_add"), key=f"tag-of-{clip_id}", label_visibility="collapsed", placeholder=t("tag_add"), max_chars=256,
+            width=200, on_change=_tag_as_written, args=(clip_id,),
+        )
+
+
+def _tag_as_written(clip_id: str) -> None:
+    written = str(st.session_state.get(f"tag-of-{clip_id}") or "").strip()
+    if written:
+        _tag(clip_id, written, True)
+        st.session_state[f"tag-of-{clip_id}"] = ""
+
+
+def _tag(clip_id: str, tag: str, has_tag: bool) -> None:
+    try:
+        st.session_state["tagged"][clip_id] = admin_api().tag_clip(clip_id, tag, has_tag=has_tag)
+    except Problem as problem:
+        st.session_state["notice"] = problem
+        return
+    st.toast(t("tagged"))
 
 
 def _show_transcript(clip_id: str, clip: Mapping[str, Any]) -> None:
@@ -173,8 +205,19 @@ def _facts(hit: Mapping[str, Any], title: str, facts: Mapping[str, Any] | None) 
         f'<div class="vs-title" title="{html.escape(title, quote=True)}">{html.escape(title)}</div>'
         f'<div class="vs-facts" title="{html.escape(whence, quote=True)}">{html.escape(whence)}</div>'
         f'<div class="vs-facts">{html.escape(" · ".join(worth))}</div>'
+        f'{_own_fields(hit)}'
         f'{_evidence(hit)}'
     )
+
+
+def _own_fields(hit: Mapping[str, Any]) -> str:
+    """Return the declared fields of a moment as one line; empty where it has none."""
+    said = [
+        f"{name}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in (hit.get("fields") or {}).items()
+    ]
+    line = html.escape(" · ".join(said), quote=True)
+    return f'<div class="vs-facts" title="{line}">{line}</div>' if said else ""
 
 
 def _evidence(hit: Mapping[str, Any]) -> str:

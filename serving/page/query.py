@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import streamlit as st
@@ -64,6 +64,26 @@ def filters_of(
     times = {name: day.isoformat() for name, day in (("gte", after), ("lt", before)) if day}
     lengths = {name: seconds * 1000 for name, seconds in (("gte", shortest), ("lte", longest)) if seconds is not None}
     return {**filters, **({"published_at": times} if times else {}), **({"duration_ms": lengths} if lengths else {})}
+
+
+def own_filter(facet: Mapping[str, Any], chosen: list[str], least: Any, greatest: Any) -> Any:
+    """Return the filter on a declared field, as the API takes it; None where nothing is chosen.
+
+    Args:
+        facet: Of the field, from GET /v1/facets.
+        chosen: Keywords, or true or false.
+        least: A number or day from which on, or None.
+        greatest: A number or day up to which, or None. A whole day is included.
+    """
+    if facet["kind"] in ("keyword", "boolean"):
+        return list(chosen) or None
+    bounds: dict[str, Any] = {}
+    if least is not None:
+        bounds["gte"] = least.isoformat() if isinstance(least, date) else least
+    if greatest is not None:
+        is_day = isinstance(greatest, date)
+        bounds["lt" if is_day else "lte"] = (greatest + timedelta(days=1)).isoformat() if is_day else greatest
+    return bounds or None
 
 
 def play_at(clip_id: str, start_ms: int) -> None:

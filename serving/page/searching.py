@@ -25,6 +25,8 @@ LOOKUPS = 8
 Files = Sequence[tuple[str, bytes]]
 _IN_OPTIONS = {"not", "channel", "category", "after", "before", "shortest", "longest", "sure", "in"}
 """What the address says that is under the fold."""
+_OWN = "f_"
+"""Before the name of a declared field, in the address."""
 
 
 def search_page() -> None:
@@ -53,7 +55,8 @@ def search_page() -> None:
 
 def _options(written: str, facets: Mapping[str, Any]) -> tuple[Files, query.QueryOptions]:
     # Expanded if the address sets filters, so that visitors see why there are few results.
-    is_open = st.session_state.setdefault("options_open", bool(_IN_OPTIONS & st.query_params.keys()))
+    named = {name for name in st.query_params if name in _IN_OPTIONS or name.startswith(_OWN)}
+    is_open = st.session_state.setdefault("options_open", bool(named))
     with st.expander(t("more_options"), expanded=is_open):
         given = st.file_uploader(
             t("files"), type=[*PICTURES, *CLIPS], accept_multiple_files=True, max_upload_size=MAX_UPLOAD_MB,
@@ -93,10 +96,44 @@ def _filters(facets: Mapping[str, Any]) -> dict[str, Any]:
             st.number_input(t(name), min_value=0, value=None, step=1, key=name, bind="query-params", width=200)
             for name in ("shortest", "longest")
         )
-    return query.filters_of(
+    filters = query.filters_of(
         channels=chosen["channel"], categories=chosen["category"], after=after, before=before, shortest=shortest,
         longest=longest,
     )
+    return {**filters, **_own_filters(facets.get("fields") or {})}
+
+
+def _own_filters(facets: Mapping[str, Any]) -> dict[str, Any]:
+    """Show a widget for each declared field that has values, and return the filters that are set."""
+    filters: dict[str, Any] = {}
+    with st.container(horizontal=True):
+        for name, facet in facets.items():
+            wanted = _own_filter(name, facet)
+            if wanted is not None:
+                filters[name] = wanted
+    return filters
+
+
+def _own_filter(name: str, facet: Mapping[str, Any]) -> Any:
+    key = f"{_OWN}{name}"
+    if facet["values"]:
+        values = [each["value"] for each in facet["values"]]
+        chosen = st.multiselect(name, values, key=key, bind="query-params", width=280, placeholder=t("choose"))
+        return query.own_filter(facet, chosen, None, None)
+    if facet["least"] is None:
+        return None
+    ends: list[Any] = []
+    for place, end in (("least", "own_from"), ("greatest", "own_to")):
+        label = t(end, field=name)
+        if facet["kind"] == "datetime":
+            ends.append(st.date_input(label, None, key=f"{key}_{place}", bind="query-params", width=200))
+        else:
+            step = 1 if facet["kind"] == "integer" else None
+            ends.append(st.number_input(
+                label, value=None, step=step, placeholder=str(facet[place]), key=f"{key}_{place}", bind="query-params",
+                width=200,
+            ))
+    return query.own_filter(facet, [], *ends)
 
 
 def _show_examples(asked: query.QueryOptions) -> None:

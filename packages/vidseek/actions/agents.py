@@ -1,8 +1,9 @@
-"""The archive as tools for agents over the Model Context Protocol: search, similar, get_clip, feedback."""
+"""The archive as tools for agents over the Model Context Protocol: search, list_filters, similar, get_clip, feedback."""
 
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -46,6 +47,7 @@ class Moment(BaseModel):
     score: float = Field(description="The higher the better; only to compare within one answer.")
     confidence: float | None = Field(description="How likely it is right, 0 to 1; null where that is not known.")
     evidence: list[Evidence] = Field(description="The texts for which it was found, the best first; often none.")
+    fields: dict[str, Any] = Field({}, description="What the archive's owner noted of it, by the names of `list_filters`.")
 
 
 class Moments(BaseModel):
@@ -77,8 +79,8 @@ def _add_searching(server: MCPServer, api: Api) -> None:
         limit: Limit = 5,
         without: Annotated[str, Field(description="What it shall not show, in words.")] = "",
         filters: Annotated[dict[str, Any] | None, Field(description=(
-            'Of channel, category, published_at, duration_ms, video_id: a value, a list, or bounds, as '
-            '{"published_at": {"gte": "2024-05-01"}}.'
+            'Of channel, category, published_at, duration_ms, video_id, and the fields that `list_filters` names: a value, '
+            'a list, or bounds, as {"published_at": {"gte": "2024-05-01"}}.'
         ))] = None,
         look_in: Annotated[list[Literal["visual", "captions", "speech", "ocr"]] | None, Field(description=(
             "What is looked at, by default all. Without visual, only moments whose texts have words of the query are found."
@@ -88,6 +90,11 @@ def _add_searching(server: MCPServer, api: Api) -> None:
         body = {"text": query, "limit": limit, "filters": filters or {}, **({"negative_text": without} if without else {}),
                 **({"in": look_in} if look_in else {})}
         return _moments(await _asked(lambda: api.search(body)))
+
+    @server.tool(structured_output=False)
+    async def list_filters() -> str:
+        """Return what filters of `search` may name, as JSON: values with their clips, or the least and the greatest."""
+        return json.dumps(await _asked(api.facets), ensure_ascii=False)
 
     @server.tool()
     async def similar(clip_id: ClipId, limit: Limit = 5) -> Moments:
@@ -128,6 +135,7 @@ def _moments(answer: dict[str, Any]) -> Moments:
                          matches=each["matches"])
                 for each in hit.get("evidence", [])
             ],
+            fields=hit.get("fields", {}),
         )
         for hit in answer["hits"]
     ], chance_if_unlikely=chance_if_unlikely(answer["hits"]))

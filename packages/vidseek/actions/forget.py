@@ -181,6 +181,29 @@ def _names_of_forgotten(archive: Archive) -> dict[str, tuple[str, ...]]:
     return {video.video_id: (*video.uris, *video.addresses) for video in read_forgotten(archive.decisions).videos}
 
 
+def id_of_video(archive: Archive, name: str) -> str:
+    """Return the id of a video of the archive that is not forgotten.
+
+    Args:
+        archive: The archive.
+        name: Its id, its first digits (at least 4, unique), or one of its uris.
+
+    Raises:
+        InputRejected: no video matches, or several do.
+        ArtifactError: nothing was ingested.
+    """
+    from vidseek_media.sources.ingest import read_videos
+
+    forgotten = read_forgotten(archive.decisions).video_ids
+    uris = {each.video_id: each.uris for each in read_videos(archive.ingest) if each.video_id not in forgotten}
+    if (found := video_named(name, uris)) is None:
+        raise InputRejected(
+            f"there is no video {name!r} in {archive.ingest / 'videos.parquet'}", code="unknown-video",
+            remedy="Name the video_id or the uri of a hit, or the first digits of the id",
+        )
+    return found
+
+
 def video_named(name: str, videos: dict[str, tuple[str, ...]]) -> str | None:
     """Return the id of the one video that is meant; None where none is.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import shutil
 import subprocess
@@ -81,7 +82,8 @@ def filters_of(
     """Return filters for `parse_filters` from the options of the command.
 
     Args:
-        conditions: `field=value` (several values separated by commas), `field>=value`, or with `<=`, `<`, `>`.
+        conditions: `field=value` (several values separated by commas; one with a comma in double quotes),
+            `field>=value`, or with `<=`, `<`, `>`.
         channels: Channels of which one must match.
         categories: Categories of which one must match.
         after: Earliest time of publication.
@@ -103,7 +105,7 @@ def filters_of(
                 f"the filter is {condition!r}", code="bad-filter", remedy="Write field=value, field>=value or field<value"
             )
         field, sign, value = match["field"], match["sign"], match["value"]
-        new: Any = [_number(each) for each in value.split(",")] if sign == "=" else {_BOUNDS[sign]: _number(value)}
+        new: Any = [_number(each) for each in _parts(value)] if sign == "=" else {_BOUNDS[sign]: _number(value)}
         old = filters.get(field)
         if old is not None and not (isinstance(old, dict) and isinstance(new, dict)):
             raise InputRejected(
@@ -215,6 +217,12 @@ def play(file: Path, *, start_ms: int) -> None:
     )
 
 
+def _parts(value: str) -> list[str]:
+    """Split values at commas; a value with a comma stands in double quotes."""
+    return next(csv.reader([value], skipinitialspace=True), [])
+
+
 def _number(value: str) -> str | int:
+    """Return a whole number as one; 007 is a word."""
     text = value.strip()
-    return int(text) if re.fullmatch(r"-?\d+", text) else text
+    return int(text) if re.fullmatch(r"-?(?:0|[1-9]\d*)", text, re.ASCII) else text

@@ -1,7 +1,8 @@
-"""What is in the archive: ingest, probe, dedup, feedback."""
+"""What is in the archive: ingest, probe, tag, dedup, feedback."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,9 +22,11 @@ def ingest(
 ) -> None:
     """List the videos of a source, download what lies elsewhere, and read what is new: as the stage `ingest` does."""
     from vidseek.archive import Archive
+    from vidseek_media.fields.statements import undeclared_told
     from vidseek_media.forgotten import read_forgotten
     from vidseek_media.output import printable
-    from vidseek_media.settings import IngestSettings
+    from vidseek_media.settings import FieldSettings, IngestSettings
+    from vidseek_media.sources.ingest import FieldsOut
     from vidseek_media.sources.ingest import ingest as ingest_source
     from vidseek_media.sources.opening import open_source
     from vidseek_media.tables import first_rejected
@@ -48,10 +51,14 @@ def ingest(
         captions=None if source or not settings.captions else archive.root / settings.captions,
         clip_pattern=settings.clip_pattern,
         forgotten=read_forgotten(archive.decisions),
+        fields=FieldsOut(archive.section(FieldSettings).declared, archive.fields, archive.decisions),
     )
     printing.report(report, as_json=as_json)
     if not as_json and (rejected := first_rejected(archive.ingest)):
         typer.echo(printable(rejected))
+    if not as_json:
+        for line in undeclared_told(report.undeclared):
+            typer.echo(printable(line))
 
 
 def probe(
@@ -61,8 +68,6 @@ def probe(
     as_json: printing.AsJson = False,
 ) -> None:
     """Measure one video file, and decode a frame of it: what `ingest` would say of it, and who would decode it."""
-    from dataclasses import asdict
-
     from vidseek_media.decoding.frames import DECODERS
     from vidseek_media.decoding.probe import examine
     from vidseek_media.settings import DECODER
@@ -143,3 +148,35 @@ def feedback_freeze(as_json: printing.AsJson = False) -> None:
 
     archive = Archive.here()
     printing.report(freeze(archive.feedback, archive.decisions / TABLE), as_json=as_json)
+
+
+def tag(
+    tags: Annotated[list[str] | None, typer.Argument(metavar="[TAG]...", help="Words, each a tag of its own.")] = None,
+    clip: Annotated[str | None, typer.Option("--clip-id", help="The best_clip_id of a hit: its span is tagged.")] = None,
+    video: Annotated[str | None, typer.Option(help="A video_id, its first digits, or a uri: the whole video.")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the tags away.")] = False,
+    who: Annotated[str, typer.Option(envvar="USER", help="Whose word it is.")] = "",
+    list_all: Annotated[bool, typer.Option("--list", help="Say what was decided, of all or of one clip or video.")] = False,
+    as_json: printing.AsJson = False,
+) -> None:
+    """Tag a clip or a video; searches filter by `tags` after the next `dvc repro`."""
+    from vidseek.actions import tags as tagging
+    from vidseek.archive import Archive
+
+    here = Archive.here()
+    if (clip and video) or (not list_all and not (tags and (clip or video))):
+        raise typer.BadParameter("say which tags, and --clip-id or --video")
+    target = tagging.target_of_clip(here, clip) if clip else tagging.target_of_video(here, video) if video else None
+    if list_all or target is None:
+        decided = tagging.list_tags(here, target)
+    else:
+        decided = tagging.decide_tags(here, target, tags or (), has_tag=not remove, who=who)
+    content = [asdict(each) for each in decided]
+    if as_json:
+        printing.print_json({"decided": content, "next": [] if list_all else ["dvc repro"]})
+        return
+    names = ("tag", "has_tag", "video_id", "start_ms", "end_ms", "who", "decided_at")
+    rows = [tuple(printing.escape("" if each[name] is None else str(each[name])) for name in names) for each in content]
+    printing.show(printing.table(list(names), rows), nothing="No tags.")
+    if not list_all:
+        typer.echo("Written down. `dvc repro` (or `vidseek watch`) publishes it.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -64,13 +64,15 @@ class Moment:
     clip_id: str = ""
     score: float | None = None
     confidence: float | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """The fields that the user declared, those that it has a value of."""
 
     @classmethod
     def of_hit(cls, hit: Mapping[str, Any]) -> Moment:
         """Return the moment of a hit, as `vidseek search --json` and the API give it."""
         return cls(
             str(hit["video_id"]), str(hit["uri"]), int(hit["start_ms"]), int(hit["end_ms"]), str(hit.get("title") or ""),
-            str(hit.get("best_clip_id") or ""), hit.get("score"), hit.get("confidence"),
+            str(hit.get("best_clip_id") or ""), hit.get("score"), hit.get("confidence"), hit.get("fields") or {},
         )
 
 

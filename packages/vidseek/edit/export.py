@@ -36,6 +36,11 @@ class ExportFormat:
     media_type: str
 
 
+def _fields_of(events: Sequence[Event]) -> list[str]:
+    """Return the names of the declared fields that an event has a value of, sorted."""
+    return sorted({name for event in events for name in event.moment.fields})
+
+
 def _rows(events: Sequence[Event]) -> list[dict[str, Any]]:
     rows = []
     for number, event in enumerate(events, start=1):
@@ -59,9 +64,23 @@ def csv_text(events: Sequence[Event], name: str) -> str:
     """
     file = io.StringIO()
     writer = csv.writer(file)
-    writer.writerow(COLUMNS)
-    writer.writerows([_cell(value) for value in row.values()] for row in _rows(events))
+    names = _fields_of(events)
+    writer.writerow([*COLUMNS, *(f"field_{name}" if name in COLUMNS else name for name in names)])
+    for row, event in zip(_rows(events), events, strict=True):
+        own = [_joined(event.moment.fields.get(name, "")) for name in names]
+        writer.writerow([_cell(value) for value in (*row.values(), *own)])
     return file.getvalue()
+
+
+def _joined(value: object) -> object:
+    """Return a value of a declared field as a cell: a list with semicolons, as a manifest has it, or as JSON where a value
+    holds one or a comma.
+    """
+    if not isinstance(value, list):
+        return value
+    texts = [str(each) for each in value]
+    is_plain = all(not set(text) & set(";,") and not text.startswith("[") for text in texts)
+    return "; ".join(texts) if is_plain else json.dumps(value, ensure_ascii=False)
 
 
 def _cell(value: object) -> object:
@@ -70,13 +89,17 @@ def _cell(value: object) -> object:
 
 
 def json_text(events: Sequence[Event], name: str) -> str:
-    """Return a JSON document with the events.
+    """Return a JSON document with the events, each with its declared fields under `fields`.
 
     Args:
         events: What is exported.
         name: Of the timeline.
     """
-    return json.dumps({"name": name, "events": _rows(events)}, indent=2, ensure_ascii=False) + "\n"
+    rows = [
+        {**row, **({"fields": dict(event.moment.fields)} if event.moment.fields else {})}
+        for row, event in zip(_rows(events), events, strict=True)
+    ]
+    return json.dumps({"name": name, "events": rows}, indent=2, ensure_ascii=False) + "\n"
 
 
 FORMATS: Mapping[str, ExportFormat] = {

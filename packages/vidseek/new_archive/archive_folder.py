@@ -45,6 +45,10 @@ _DVC_CONFIG = """\
     analytics = false
     check_update = false
 """
+_DVC_IGNORED = """\
+# Tags that people set: ingest reads them in every run, and no other stage depends on them.
+/data/decisions/tags.jsonl
+"""
 _HEAD = """\
 # Settings of this archive. What is not here has its default: `vidseek settings` lists every key.
 """
@@ -158,6 +162,7 @@ def write_archive(folder: Path, proposal: Proposal, costs: Costs | None) -> None
         _run(["git", "init", "--quiet", "--initial-branch", "main"], fresh)
         _run([sys.executable, "-m", "dvc", "init", "--quiet"], fresh)
         (fresh / ".dvc" / "config").write_text(_DVC_CONFIG, encoding="utf-8")
+        (fresh / ".dvcignore").write_text(_DVC_IGNORED, encoding="utf-8")
         plots = next(each for each in (shipped / "dvc" / "plots", shipped / ".dvc" / "plots") if each.is_dir())
         shutil.copytree(plots, fresh / ".dvc" / "plots", dirs_exist_ok=True)
         _run(["git", "add", "--all"], fresh)

@@ -52,7 +52,8 @@ def write_report(archive: Archive, path: Path) -> None:
     selected = read_json(archive.selected) or {}
     write_page(
         path, "vidseek", "report.html", width=WIDTH, height=HEIGHT, brief=brief_of(archive), cautions=cautions(archive),
-        data=_data(data), rejected=_rejected(data), gates=_gates(reports), proof=_proof(metrics, selected),
+        data=_data(data), rejected=_rejected(data), fields=_fields(data), gates=_gates(reports),
+        proof=_proof(metrics, selected),
         answers=_answers(reports), moments=_moments(reports), calibration=_calibration(reports), drift=_drift(reports),
         duplicates=_duplicates(data), pictures=_pictures(archive), lineage=_lineage(archive, selected),
         challenges=_challenges(selected),
@@ -150,6 +151,18 @@ def _rejected(data: Path) -> list[tuple[Any, ...]]:
         (stage, code, reason, num)
         for stage, path in tables if path.exists()
         for (code, reason), num in read_rejected(path.parent)[["code", "reason"]].value_counts().head(NUM_REASONS).items()
+    ]
+
+
+def _fields(data: Path) -> list[tuple[str, str, str]]:
+    """Return the declared fields, and the columns that are none: name, type, and what is known of it."""
+    from vidseek_media.fields.statements import read_fields
+
+    table = read_fields(data / "fields")
+    return [
+        *((name, str(kind.declaration), "declared") for name, kind in table.declared.items()),
+        *((each.column, "", f"no field: {each.num_cells} cells of {each.file}, the first {each.example!r}")
+          for each in table.undeclared),
     ]
 
 

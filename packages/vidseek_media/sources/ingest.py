@@ -14,6 +14,9 @@ import pandas as pd
 from vidseek_media.decoding.probe import Probe, probe
 from vidseek_media.decoding.worker_batch import run_videos
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
+from vidseek_media.fields.declared import DeclaredFields
+from vidseek_media.fields.statements import UndeclaredColumn, collect_fields, names_field, with_tags, write_fields
+from vidseek_media.fields.tags import read_tags, tag_statements
 from vidseek_media.forgotten import Forgotten
 from vidseek_media.ids import video_id_of
 from vidseek_media.records import Refusal, Rejection, Video
@@ -31,10 +34,23 @@ from vidseek_media.text.sidecars import (
     SidecarCaption,
     match_captions,
     read_captions,
+    reject_row,
+    without_caption,
 )
 from vidseek_media.text.transcripts import Cue, read_transcripts
 
 CHANGED = Refusal("changed while it was being read; run again when it is complete", retryable=True, code="file-changed")
+
+
+@dataclass(frozen=True)
+class FieldsOut:
+    """What `ingest` needs to write the fields of an archive."""
+
+    declared: DeclaredFields
+    out: Path
+    """The folder to write."""
+    decisions: Path | None = None
+    """The folder with the tags that people set; None for none."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +74,11 @@ class IngestReport:
     """Videos whose transcript was read."""
     num_away: int
     """Files that cannot be read now and stay as they were."""
+    num_values: int = 0
+    """Values of fields of one's own."""
+    num_values_rejected: int = 0
+    undeclared: tuple[UndeclaredColumn, ...] = ()
+    """Columns that no field is declared for."""
 
 
 def ingest(
@@ -71,6 +92,7 @@ def ingest(
     clip_pattern: str | None = None,
     forgotten: Forgotten | None = None,
     max_gone_share: float = 1.0,
+    fields: FieldsOut | None = None,
 ) -> IngestReport:
     """Write `videos.parquet`, `sidecar.parquet`, `transcripts.parquet` and `rejected.parquet` of a source.
 
@@ -90,6 +112,7 @@ def ingest(
             clip `index` of the video `stem`; a caption of a missing file with such a name belongs to that clip of the video.
         forgotten: Videos to leave out; each is a rejection.
         max_gone_share: Share of the videos of the run before that may be gone where none is new, from 0 to 1.
+        fields: The declared fields and the folder that their values are written to; None for none.
 
     Raises:
         ConfigError: `source` is missing or holds no video file, too many of its videos are gone, or its files of captions
@@ -119,6 +142,9 @@ def ingest(
 
     kept = {uri: video_id for uri, video_id in ids.items() if uri not in rejected}
     matched, refused = match_captions(sidecar.captions, kept, rejected, naming)
+    said = collect_fields(matched, fields.declared if fields else {})
+    matched, empty = _with_captions(matched, said.declared)
+    refused += empty
     read, unreadable = read_transcripts(paths, {uri: each for uri, each in kept.items() if uri not in away})
     transcripts = {**earlier_transcripts(out, {kept[uri] for uri in away & set(kept)}), **read}
     videos = _merge(kept, book.probes, matched, listing.annotations, naming)
@@ -130,12 +156,35 @@ def ingest(
     write_table(out / "sidecar.parquet", _sidecar_rows(matched), SIDECAR)
     write_table(out / "transcripts.parquet", _transcript_rows(transcripts), TRANSCRIPTS)
     write_table(out / "videos.parquet", [{**vars(v), "uris": list(v.uris)} for v in videos], VIDEOS)
+    if fields is not None:
+        decided = read_tags(fields.decisions) if fields.decisions else []
+        there = set(kept.values())
+        write_fields(fields.out, with_tags(said, tag_statements(each for each in decided if each.video_id in there)))
+    num_captions = sum(bool(row.text or row.annotations) for _, row in matched)  # other rows state fields alone
+    num_refused = len(sidecar.rejections) + len(refused)
     return IngestReport(
         num_in=len(kept) + len(files), num_out=len(videos), num_merged=len(kept) - len(videos), num_rejected=len(files),
-        num_probed=num_probed, num_captions_in=sidecar.num_rows, num_captions_out=len(matched),
-        num_captions_rejected=len(sidecar.rejections) + len(refused), num_transcripts=len(transcripts),
-        num_away=len(away),
+        num_probed=num_probed, num_captions_in=num_captions + num_refused, num_captions_out=num_captions,
+        num_captions_rejected=num_refused, num_transcripts=len(transcripts),
+        num_away=len(away), num_values=len(said.statements), num_values_rejected=len(said.rejections),
+        undeclared=said.undeclared,
     )
+
+
+def _with_captions(
+    matched: Iterable[tuple[str, SidecarCaption]], declared: DeclaredFields
+) -> tuple[list[tuple[str, SidecarCaption]], list[Rejection]]:
+    """Return the rows that say something of their video, and rejections of the others.
+
+    A row of a file of captions has a caption, a title, or a value of a declared field; one of a manifest names a video.
+    """
+    kept, refused = [], []
+    for video_id, row in matched:
+        if row.has_caption or row.annotations or names_field(row, declared) or row.lists_videos:
+            kept.append((video_id, row))
+        else:
+            refused.append(reject_row(row.place, without_caption(row).message, code="row-without-caption"))
+    return kept, refused
 
 
 def read_videos(folder: Path) -> list[Video]:

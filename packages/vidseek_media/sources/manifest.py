@@ -73,7 +73,7 @@ class Manifest:
                     unlisted[uri] = root / _path_in(uri)
         loaded, refused = self._downloads.fetch_urls(urls)
         beside = read_sidecar(root, but=self._path.name)
-        said = tuple(row for row in rows if row.text or row.annotations)
+        said = tuple(row for row in rows if row.says_something or row.annotations)
         return Listing(
             dict(sorted((paths | loaded).items())), rejected | refused,
             Sidecar((*said, *beside.captions), (*rejections, *beside.rejections)), unlisted=unlisted,
@@ -154,7 +154,7 @@ def read_manifest(
     spelled: dict[str, str] = {}
     for line, cells in READERS[path.suffix.lower()](path, _columns_of, COLUMNS):
         try:
-            row = _with_bare_uri(caption_of(_with_uri(cells), path.name, line), addresses)
+            row = _with_bare_uri(caption_of(_with_uri(cells), path.name, line, lists_videos=True), addresses)
             refuse_repeated(row, seen)
             same = first.setdefault(same_name(row.file), row.place)
             if same != row.place and (not row.text or spelled[same_name(row.file)] != row.file):

@@ -190,6 +190,8 @@ def _row(cells: Iterable[tuple[str, object]], texts: Collection[str]) -> dict[st
             return InputRejected(f"has a {type(value).__name__} in the column {name}, wanted text", code="row-malformed")
         elif name in texts and isinstance(value, str) and is_broken(value):
             return InputRejected(f"has something in the column {name} that is no text", code="row-malformed")
+        elif isinstance(value, list | dict):
+            row[name] = json.dumps(value, ensure_ascii=False, default=str)  # a list of values of a field
         else:
             row[name] = str(value)
     return row

@@ -58,11 +58,25 @@ class SidecarCaption:
     """Title, channel, category and published_at of the video, where given."""
     origin: str = SIDECAR_NAME
     """The name of the file of captions."""
+    others: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """The cells of all other columns, by column, empty ones too: those of fields of one's own, and unknown ones."""
+    lists_videos: bool = field(default=False, compare=False)
+    """Whether the file is a manifest, so that a row need not say anything of its video."""
 
     @property
     def place(self) -> str:
         """File and line: names the row in rejections."""
         return f"{self.origin}:{self.line}"
+
+    @property
+    def has_caption(self) -> bool:
+        """Whether it has a caption, or a title, which is one."""
+        return bool(self.text or self.annotations.get("title"))
+
+    @property
+    def says_something(self) -> bool:
+        """Whether it has a caption, a title, or a cell of a column that may be a field."""
+        return self.has_caption or any(cell.strip() for cell in self.others.values())
 
 
 @dataclass(frozen=True)
@@ -124,9 +138,9 @@ class Sidecar:
 
 
 def read_sidecar(source: Path, *, but: str = "") -> Sidecar:
-    """Read the files of captions (`FILES`) in a folder, in order. Unknown columns are ignored.
+    """Read the files of captions (`FILES`) in a folder, in order.
 
-    A row without usable content (no caption and no title, an end before its start) is a rejection.
+    A row without usable content (no caption, no title and no other cell, an end before its start) is a rejection.
 
     Args:
         source: The folder; it may hold no such file.
@@ -167,13 +181,22 @@ def _read_files(files: Iterable[tuple[Path, Callable[[Path], Iterator[Row]]]]) -
                 caption = caption_of(row, path.name, line)
                 if (file := bare_url(caption.file)) != caption.file:
                     caption = dataclasses.replace(caption, file=file)  # as the source names its videos
-                if not caption.text and not caption.annotations.get("title"):
-                    raise InputRejected(f"has no caption for {caption.file}", code="row-without-caption")
+                if not caption.says_something:
+                    raise without_caption(caption)
                 refuse_repeated(caption, seen)
                 captions.append(caption)
             except InputRejected as error:
                 rejections.append(reject_row(f"{path.name}:{line}", error.message, code=error.code))
     return Sidecar(tuple(captions), tuple(rejections))
+
+
+def without_caption(caption: SidecarCaption) -> InputRejected:
+    """Return the error of a row of a file of captions that has no caption, no title, and no value of a field.
+
+    Args:
+        caption: The row.
+    """
+    return InputRejected(f"has no caption for {caption.file}", code="row-without-caption")
 
 
 def refuse_repeated(caption: SidecarCaption, seen: dict[tuple[object, ...], str]) -> None:
@@ -330,13 +353,16 @@ def require_columns(names: list[str], header: Sequence[str], path: Path, *, requ
     return names
 
 
-def caption_of(cells: Mapping[str, str] | InputRejected, origin: str, line: int) -> SidecarCaption:
+def caption_of(
+    cells: Mapping[str, str] | InputRejected, origin: str, line: int, *, lists_videos: bool = False
+) -> SidecarCaption:
     """Check a row, and return it as a caption; caption and title may both be empty.
 
     Args:
         cells: The row's cells by column, or why it cannot be read.
         origin: Name of the file.
         line: Line of the row, from 1.
+        lists_videos: Whether the file is a manifest.
 
     Raises:
         InputRejected: the row names no file, or has an impossible value.
@@ -367,6 +393,8 @@ def caption_of(cells: Mapping[str, str] | InputRejected, origin: str, line: int)
         gallery=row.get("gallery", ""),
         contrast=row.get("contrast", ""),
         axis=row.get("axis", ""),
+        others={name: cell for name, cell in cells.items() if name and name not in COLUMNS},
+        lists_videos=lists_videos,
     )
 
 

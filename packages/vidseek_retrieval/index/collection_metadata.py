@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_media.fields.declared import DeclaredFields, fields_of
 from vidseek_media.names import hex_digits, shown
 from vidseek_retrieval.index.values import CAPTION_VECTOR, VIDEO_VECTOR, WORDS_VECTOR, Dense
 from vidseek_retrieval.settings import IndexSettings, Vector
@@ -72,9 +73,16 @@ class CollectionMetadata:
     """A hash of content and settings: 32 hex digits, equal for collections that answer alike. Empty in earlier versions."""
     num_changed: int = 0
     """Points that publishes wrote or removed since all points were built at once."""
+    fields: Mapping[str, str | list[str]] = field(default_factory=dict)
+    """The fields that the user declared, with their types as params.yaml has them; empty in earlier versions."""
     imported: bool = field(default=False, compare=False)
     """Whether its points were imported from a file. Its name may then be wrong, so a publish under the same name compares
     every point before it uses the collection."""
+
+    @property
+    def declared(self) -> DeclaredFields:
+        """The fields that the user declared, by name."""
+        return fields_of(self.fields)
 
     def num_with(self, vector: Vector) -> int:
         """Return how many points have a vector.
@@ -232,6 +240,7 @@ def _check_facts(metadata: CollectionMetadata) -> None:
         "num_changed": _whole_number(0, MOST_POINTS),
         "imported": lambda value: isinstance(value, bool),
         "score_spread": _is_spread,
+        "fields": lambda value: isinstance(value, Mapping) and fields_of(value) is not None,
         "num_others": lambda value: isinstance(value, Mapping) and all(
             name in vector_names() and points(num) for name, num in value.items()
         ),

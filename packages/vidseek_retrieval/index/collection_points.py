@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_media.errors import ArtifactError
+from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_media.fields.declared import DeclaredFields
+from vidseek_media.fields.statements import StoredFields, read_fields, values_of_clip
 from vidseek_media.files.json_files import read_json
 from vidseek_retrieval.confidence.calibration import Calibration
 from vidseek_retrieval.dedup.video_matches import Duplicate, duplicate_of
@@ -22,6 +25,7 @@ from vidseek_retrieval.index.backend import Point
 from vidseek_retrieval.index.clip_tables import ClipTables
 from vidseek_retrieval.index.collection_metadata import BUILD_DIGITS, CollectionMetadata, canonical_json, collection_name
 from vidseek_retrieval.index.difference.published_clips import PublishedClips, published_clips, video_payloads
+from vidseek_retrieval.index.payload import payload_fields
 from vidseek_retrieval.index.score_spread import MAX_CLIPS, MAX_QUERIES, evenly, score_spread
 from vidseek_retrieval.index.values import CAPTION_VECTOR, VIDEO_VECTOR, WORDS_VECTOR
 from vidseek_retrieval.settings import IndexSettings, Vector
@@ -29,6 +33,10 @@ from vidseek_retrieval.vectors.registry import index_vectors, vector_names
 
 BUILD_FORMAT = 8
 """Counted up when equal content would make another collection, so that it is built again."""
+
+
+_VIDEOS_AT_ONCE = 4096
+"""Videos whose fields are kept parsed, while points are made in the order of their ids."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,8 @@ class Points:
     duplicates: Mapping[str, Sequence[Duplicate]]
     """Decisions by video."""
     settings: IndexSettings
+    fields: StoredFields = field(default_factory=StoredFields)
+    """The fields that the user declared, and their values."""
 
     @property
     def encoder_version(self) -> str:
@@ -75,7 +85,8 @@ class Points:
             video_id: Of the video.
         """
         decided = [(vars(row), row.duplicate_of in self.payloads) for row in self.duplicates.get(video_id, ())]
-        return [self.payloads[video_id], decided]
+        stated = self.fields.source(video_id)
+        return [self.payloads[video_id], decided, *([stated] if stated else [])]
 
     def score_spread(self) -> dict[str, float]:
         """Return the spread of text queries' scores over the clips, by dense vector
@@ -107,12 +118,15 @@ class Points:
         fields = [each.fields(tables) for each in wanted if each.filter_fields or each.evidence]
         vectors, places, spans = self.tables.embeddings.vectors, self.clips.places, self.clips.spans
         of_rows = np.searchsorted(self.clips.begins, rows, side="right") - 1
+        stated = lru_cache(_VIDEOS_AT_ONCE)(self.fields.of)
         for row, video in zip(rows.tolist(), of_rows.tolist(), strict=True):
             clip_id, start_ms, end_ms, index = spans[row].item()
             name = clip_id.decode()
             found = {VIDEO_VECTOR: vectors[places[row]]}
             found |= {each: value for each, of in values.items() if (value := of(name)) is not None}
-            added = {field: value for of_clip in fields for field, value in of_clip(name).items()}
+            added: dict[str, Any] = {field: value for of_clip in fields for field, value in of_clip(name).items()}
+            own = stated(self.clips.videos[video])
+            added |= values_of_clip(own, self.fields.declared, start_ms, end_ms, index) if own else {}
             yield Point(name, payload=self._payload(self.clips.videos[video], start_ms, end_ms, index, added), vectors=found)
 
     def _payload(
@@ -136,6 +150,7 @@ def read_points(
     cut: str,
     settings: IndexSettings,
     duplicates: Sequence[Duplicate],
+    fields_dir: Path | None = None,
 ) -> Points:
     """Read the embedded clips of one cut mode as points.
 
@@ -148,9 +163,11 @@ def read_points(
         cut: The cut mode, for example `windows`.
         settings: Vectors and options of the index.
         duplicates: Accepted duplicates; those of unknown videos are ignored.
+        fields_dir: The folder of fields.parquet, with the fields that the user declared; None for none.
 
     Raises:
         ArtifactError: a table is missing or broken, or tables do not fit together.
+        ConfigError: a declared field has the name of one that an installed package adds.
         GateFailed: there are no clips.
     """
     tables = ClipTables(
@@ -160,7 +177,9 @@ def read_points(
     decided: dict[str, list[Duplicate]] = defaultdict(list)
     for row in duplicates:
         decided[row.video_id].append(row)
-    return Points(tables, published_clips(tables), video_payloads(tables), decided, settings)
+    fields = read_fields(fields_dir) if fields_dir else StoredFields()
+    _refuse_taken(fields.declared)
+    return Points(tables, published_clips(tables), video_payloads(tables), decided, settings, fields)
 
 
 def identity_of(points: Points, videos: NDArray[np.void], calibration: Calibration | None) -> str:
@@ -172,11 +191,19 @@ def identity_of(points: Points, videos: NDArray[np.void], calibration: Calibrati
         calibration: Calibration of confidences that is stored with it; None for none.
     """
     kept = calibration.to_json() if calibration else None
-    named = canonical_json([BUILD_FORMAT, points.encoder_version, points.dimension, points.settings.model_dump(), kept])
+    own = [declarations_of(points)] if points.fields.declared else []
+    named = canonical_json(
+        [BUILD_FORMAT, points.encoder_version, points.dimension, points.settings.model_dump(), kept, *own]
+    )
     found = hashlib.sha256(named.encode())
-    for field in ("video_id", "digest"):
-        found.update(videos[field].tobytes())
+    for column in ("video_id", "digest"):
+        found.update(videos[column].tobytes())
     return found.hexdigest()[:32]
+
+
+def declarations_of(points: Points) -> dict[str, str | list[str]]:
+    """Return the declared fields with their types as JSON values, by name."""
+    return {name: kind.declaration for name, kind in points.fields.declared.items()}
 
 
 def build_of(identity: str, *, rebuilds: int = 0) -> str:
@@ -236,7 +263,16 @@ def facts_of(
         content=hashlib.sha256(content).hexdigest()[:16],
         identity=identity,
         num_changed=num_changed,
+        fields=declarations_of(points),
     )
+
+
+def _refuse_taken(declared: DeclaredFields) -> None:
+    if taken := sorted(set(declared) & set(payload_fields())):
+        raise ConfigError(
+            f"the field {taken[0]} is declared, and clips have one of that name", code="field-name-taken",
+            remedy="Give it and its column another name in `fields` of params.yaml",
+        )
 
 
 def _text_sample(texts: Mapping[str, NDArray[np.float32]], most: int) -> NDArray[np.float32]:

@@ -108,6 +108,7 @@ def publish(
     settings: IndexSettings | None = None,
     calibration: Calibration | None = None,
     duplicates: Sequence[Duplicate] = (),
+    fields_dir: Path | None = None,
     receipt: Path | None = None,
 ) -> PublishReport:
     """Make a collection, verify it, and move the alias to it. A failure leaves the live collection as it was.
@@ -131,6 +132,7 @@ def publish(
         settings: Of the collection; None for the defaults.
         calibration: Stored with the collection, for the confidence of hits; None for no confidence.
         duplicates: Decisions; searches fold duplicates into their originals. Those of unknown videos are ignored.
+        fields_dir: The folder of fields.parquet, with the fields that the user declared; None for none.
         receipt: Where the report is written as JSON; None for nowhere.
 
     Raises:
@@ -146,7 +148,8 @@ def publish(
         )
     settings = settings or IndexSettings()
     points = read_points(
-        embed_dir, cut_dir, ingest_dir, caption_dir, segment_dirs, cut=cut, settings=settings, duplicates=duplicates
+        embed_dir, cut_dir, ingest_dir, caption_dir, segment_dirs, cut=cut, settings=settings, duplicates=duplicates,
+        fields_dir=fields_dir,
     )
     if calibration is not None and calibration.encoder_version != points.encoder_version:
         raise ArtifactError(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from vidseek_media.errors import InputRejected
+from vidseek_media.fields.declared import FieldKind, FieldType
 from vidseek_retrieval.index.backend import Collection
 from vidseek_retrieval.lexical.hit_evidence import TIMED, TextSegment
 from vidseek_retrieval.lexical.spelling import segments_in
@@ -29,6 +31,19 @@ class ClipUnknown(InputRejected):
 
 
 @dataclass(frozen=True)
+class FieldFacet:
+    """The values of a field that the user declared."""
+
+    kind: FieldKind
+    many: bool
+    """Whether a clip has a list of values."""
+    values: dict[str, int] = field(default_factory=dict)
+    """Of keywords and booleans, with the number of clips that have each, the most frequent first."""
+    bounds: tuple[Any, Any] | None = None
+    """Of numbers and times, the least and the greatest; None where no clip has one."""
+
+
+@dataclass(frozen=True)
 class Facets:
     """The values that filters can take."""
 
@@ -38,6 +53,8 @@ class Facets:
     """The shortest and the longest video; None of an empty collection."""
     published_at: tuple[str, str] | None
     """The first and the last time, RFC 3339; None where no video has one."""
+    fields: dict[str, FieldFacet] = field(default_factory=dict)
+    """The declared fields that a filter may name, in order of their names."""
 
 
 def facets_of(collection: Collection) -> Facets:
@@ -47,7 +64,20 @@ def facets_of(collection: Collection) -> Facets:
         {field: collection.facet(field, limit=MAX_VALUES) for field in WORD_FIELDS},
         None if lengths is None else (int(lengths[0]), int(lengths[1])),
         None if times is None else (str(times[0]), str(times[1])),
+        {
+            name: _facet_of(collection, name, kind) for name, kind in sorted(collection.metadata.declared.items())
+            if kind.kind != "text"
+        },
     )
+
+
+def _facet_of(collection: Collection, name: str, kind: FieldType) -> FieldFacet:
+    if kind.kind in ("keyword", "boolean"):
+        return FieldFacet(kind.kind, kind.many, values=collection.facet(name, limit=MAX_VALUES))
+    ends = collection.bounds(name)
+    if ends is not None and kind.many:  # of a point that has the end among its values
+        ends = (min(ends[0]), max(ends[1]))
+    return FieldFacet(kind.kind, kind.many, bounds=ends)
 
 
 def neighbours(collection: Collection, clip_id: str, *, num: int = 3) -> list[RankedClip]:

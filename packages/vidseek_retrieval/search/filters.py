@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from vidseek_media.errors import InputRejected
+from vidseek_media.fields.declared import DeclaredFields, FieldType
 from vidseek_retrieval.index.payload import payload_indexes
 
 BOUNDS = ("gt", "gte", "lt", "lte")
+_TIME_REMEDY = 'Say {"gte": "2024-05-01", "lt": "2024-06-01"}'
 
 
 @dataclass(frozen=True)
@@ -21,17 +23,19 @@ class Condition:
 
     field: str
     any_of: tuple[str | int, ...] = ()
-    bounds: tuple[tuple[str, int | datetime], ...] = ()
+    bounds: tuple[tuple[str, int | float | datetime], ...] = ()
     """Of `gt`, `gte`, `lt`, `lte`, each with its value."""
     none_of: tuple[str | int, ...] = ()
 
 
-def parse_filters(filters: Mapping[str, object]) -> tuple[Condition, ...]:
+def parse_filters(filters: Mapping[str, object], declared: DeclaredFields | None = None) -> tuple[Condition, ...]:
     """Parse the filters of a search into conditions that must all hold, ordered by field.
 
     Args:
         filters: For each field a value, a list of values of which one must match, or bounds (`gt`, `gte`, `lt`, `lte`).
             Times are RFC 3339; without a zone they are UTC.
+        declared: The fields that the user declared, of the collection that is searched. Their values are parsed as cells of
+            a table are; None for none.
 
     Raises:
         InputRejected: a field does not exist (the message lists those that do), or a value does not fit its field.
@@ -42,54 +46,68 @@ def parse_filters(filters: Mapping[str, object]) -> tuple[Condition, ...]:
         ('duration_ms', (('lt', 60000),))
         >>> parse_filters({"channel": ["news", "sport"]})[0].any_of
         ('news', 'sport')
+        >>> parse_filters({"take": "7"}, {"take": FieldType("integer")})[0].any_of
+        (7,)
     """
-    return tuple(_condition(field, wanted) for field, wanted in sorted(filters.items()))
+    return tuple(_condition(field, wanted, declared or {}) for field, wanted in sorted(filters.items()))
 
 
-def _condition(field: str, wanted: object) -> Condition:
-    if field not in payload_indexes():
+def _condition(field: str, wanted: object, declared: DeclaredFields) -> Condition:
+    indexes = payload_indexes(declared)
+    if field not in indexes:
+        has_no_index = f"the field {field} is a text, which is not filtered by"
         raise InputRejected(
-            f"there is no field {field!r} to filter by",
-            code="unknown-filter", remedy=f"The fields are {', '.join(sorted(payload_indexes()))}"
+            has_no_index if field in declared else f"there is no field {field!r} to filter by",
+            code="unknown-filter", remedy=f"The fields are {', '.join(sorted(indexes))}"
         )
+    kind = indexes[field]
     if isinstance(wanted, Mapping):
-        return Condition(field, bounds=_bounds(field, wanted))
+        return Condition(field, bounds=_bounds(field, wanted, kind, declared.get(field)))
     values = wanted if isinstance(wanted, Sequence) and not isinstance(wanted, str) else [wanted]
     if not values:
         raise InputRejected(
             f"the filter {field} lists no value", code="bad-filter", remedy="Name one, or leave the filter out",
         )
-    if payload_indexes()[field] == "datetime":
+    if kind == "datetime" or (kind == "float" and len(values) > 1):
         raise InputRejected(
             f"the filter {field} is {wanted!r}, wanted bounds",
-            code="bad-filter", remedy='Say {"gte": "2024-05-01", "lt": "2024-06-01"}'
+            code="bad-filter", remedy=_TIME_REMEDY if kind == "datetime" else 'Say {"gte": 0.5, "lte": 1.5}',
         )
-    return Condition(field, any_of=tuple(_value(field, value) for value in values))
+    found = [_value(field, value, kind, declared.get(field)) for value in values]
+    if kind == "float":
+        return Condition(field, bounds=(("gte", float(found[0])), ("lte", float(found[0]))))
+    return Condition(field, any_of=tuple(found))  # type: ignore[arg-type]
 
 
-def _bounds(field: str, wanted: Mapping[str, object]) -> tuple[tuple[str, int | datetime], ...]:
-    if payload_indexes()[field] == "keyword":
+def _bounds(
+    field: str, wanted: Mapping[str, object], kind: str, own: FieldType | None
+) -> tuple[tuple[str, int | float | datetime], ...]:
+    if kind == "keyword":
         raise InputRejected(f"the filter {field} has bounds, wanted a value or a list: it is a word", code="bad-filter")
     unknown = sorted(set(wanted) - set(BOUNDS))
     if unknown or not wanted:
         raise InputRejected(
             f"the filter {field} has the bounds {unknown or 'none'}, wanted some of {', '.join(BOUNDS)}", code="bad-filter",
         )
-    return tuple((name, _bound(field, value)) for name, value in sorted(wanted.items()))
+    return tuple((name, _bound(field, value, kind, own)) for name, value in sorted(wanted.items()))
 
 
-def _value(field: str, value: object) -> str | int:
-    wanted = str if payload_indexes()[field] == "keyword" else int
-    if not isinstance(value, wanted) or isinstance(value, bool):
-        shown = "text" if wanted is str else "a whole number"
+def _value(field: str, value: object, kind: str, own: FieldType | None) -> str | int | float:
+    if own is not None:
+        try:
+            return own.parse(value)
+        except InputRejected as error:
+            raise InputRejected(f"the filter {field} has the value {error.message}", code="bad-filter") from error
+    wanted, shown = {"keyword": (str, "text"), "float": ((int, float), "a number")}.get(kind, (int, "a whole number"))
+    if not isinstance(value, wanted) or isinstance(value, bool):  # type: ignore[arg-type]
         raise InputRejected(f"the filter {field} has the value {value!r}, wanted {shown}", code="bad-filter")
-    return value
+    return value  # type: ignore[return-value]
 
 
-def _bound(field: str, value: object) -> int | datetime:
-    if payload_indexes()[field] == "integer":
-        number = _value(field, value)
-        assert isinstance(number, int)
+def _bound(field: str, value: object, kind: str, own: FieldType | None) -> int | float | datetime:
+    if kind != "datetime":
+        number = _value(field, value, kind, own)
+        assert not isinstance(number, str)
         return number
     try:
         time = datetime.fromisoformat(value) if isinstance(value, str) else None

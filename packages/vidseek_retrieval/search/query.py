@@ -101,6 +101,8 @@ class Hit:
     thumbnail_url: str | None
     evidence: tuple[Evidence, ...] = ()
     """The texts for which it was found, the best first; empty where pictures alone speak for it."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """The fields that the user declared, as its best clip has them; a field without a value is left out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ConfigError, InputRejected
+from vidseek_media.fields.declared import DeclaredFields
 from vidseek_media.urls import bare_address, bare_url
 from vidseek_retrieval.confidence.calibration import Calibration
 from vidseek_retrieval.index.backend import Collection, CollectionRemoved, IndexBackend, Point
@@ -273,8 +274,9 @@ class Searcher:
         return self._collection.require_stored()
 
     def _search(self, query: Query, options: SearchOptions) -> Answer:
-        conditions = parse_filters(options.filters)
         opened = self._collection.open(options.collection)
+        declared = opened.metadata.declared
+        conditions = parse_filters(options.filters, declared)
         require_same_space(query.encoder_version, opened)
         found = self._ranking.find(opened, query, options, conditions)
         page = found.moments[options.offset : options.offset + options.limit]
@@ -285,7 +287,7 @@ class Searcher:
             encoder_version=query.encoder_version,
             collection=opened.metadata.name,
             hits=tuple(
-                _hit(each, payloads[each.moment.best_clip_id], evidence)
+                _hit(each, payloads[each.moment.best_clip_id], evidence, declared)
                 for each, evidence in zip(page, texts, strict=True)
             ),
             next_offset=end if end < len(found.moments) else None,
@@ -312,7 +314,9 @@ def _check_options(options: SearchOptions) -> None:
         raise InputRejected(f"min_confidence is {options.min_confidence}, wanted 0 to 1", code="bad-option")
 
 
-def _hit(rated: RatedMoment, payload: Mapping[str, Any], evidence: tuple[Evidence, ...]) -> Hit:
+def _hit(
+    rated: RatedMoment, payload: Mapping[str, Any], evidence: tuple[Evidence, ...], declared: DeclaredFields
+) -> Hit:
     moment = rated.moment
     if span := spoken_span(evidence, moment.start_ms, moment.end_ms):
         moment = moment._replace(start_ms=span[0], end_ms=span[1], best_ms=sum(span) // 2)
@@ -329,4 +333,5 @@ def _hit(rated: RatedMoment, payload: Mapping[str, Any], evidence: tuple[Evidenc
         uri=bare_url(payload.get("uri", "")),  # a collection of an earlier version may store credentials
         thumbnail_url=bare_address(payload.get("thumbnail_url")) or None,
         evidence=evidence[:MAX_TEXTS],
+        fields={name: payload[name] for name in declared if name in payload},
     )

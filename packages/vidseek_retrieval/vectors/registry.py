@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from vidseek_retrieval.index.values import Tables, Value
 
 ENTRY_POINTS = "vidseek.index_vectors"
-FieldKind = Literal["keyword", "integer", "datetime"]
+FieldKind = Literal["keyword", "integer", "float", "datetime"]
+"""The kinds of payload indexes."""
 
 
 class IndexVector(abc.ABC):

@@ -47,13 +47,13 @@ def called(url: str, tool: str, **arguments: Any) -> Any:
     return anyio.run(call)
 
 
-def test_tools__are_the_four_with_what_they_take(url: str) -> None:
+def test_tools__are_the_five_with_what_they_take(url: str) -> None:
     async def listed() -> Any:
         async with mcp.Client(create_server(Api(url))) as client:
             return (await client.list_tools()).tools
 
     tools = {tool.name: tool for tool in anyio.run(listed)}
-    assert set(tools) == {"search", "similar", "get_clip", "feedback"}
+    assert set(tools) == {"search", "list_filters", "similar", "get_clip", "feedback"}
     assert all(tool.description for tool in tools.values())
     assert tools["search"].input_schema["required"] == ["query"]
 

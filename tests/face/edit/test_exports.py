@@ -135,6 +135,20 @@ def test_tables__hold_every_event(archive: Archive) -> None:
     assert listed[-1]["variable_rate"] is True
 
 
+def test_csv_and_json__have_the_declared_fields(archive: Archive) -> None:
+    hits = [hit_of(archive, "pal.mov", 0, 500), hit_of(archive, "pal.mov", 600, 900)]
+    hits[0]["fields"] = {"camera": "=A", "tags": ["night", "rain"], "rate": 7}
+    hits[1]["fields"] = {"tags": ["Smith, John"]}
+    made, _ = locate_events(archive, [Moment.of_hit(hit) for hit in hits], Handles(), Places())
+    rows = list(csv.DictReader(io.StringIO(export_text(made, "csv", "cut"))))
+    assert [(row["camera"], row["tags"], row["field_rate"], row["rate"]) for row in rows] == [
+        ("'=A", "night; rain", "7", "25"), ("", '["Smith, John"]', "", "25"),
+    ]
+    assert [each["fields"] for each in json.loads(export_text(made, "json", "cut"))["events"]] == [
+        each["fields"] for each in hits
+    ]
+
+
 def test_csv__a_title_is_no_formula(archive: Archive) -> None:
     moment = Moment.of_hit(hit_of(archive, "pal.mov", 0, 500, title="=HYPERLINK(1)\nx"))
     [made], _ = locate_events(archive, [moment], Handles(), Places())

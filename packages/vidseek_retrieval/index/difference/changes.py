@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_retrieval.index.collection_metadata import CollectionMetadata
-from vidseek_retrieval.index.collection_points import Points
+from vidseek_retrieval.index.collection_points import Points, declarations_of
 from vidseek_retrieval.index.difference.record import Difference, Record, point_digest, vector_bits
 from vidseek_retrieval.settings import IndexSettings
 
@@ -17,14 +17,17 @@ SEARCH_SETTINGS = frozenset({"hnsw_ef", "oversampling"})
 
 
 def can_grow(base: CollectionMetadata, points: Points) -> bool:
-    """Return whether a collection may hold the points as well: it is of the same encoder and built with the same settings.
+    """Return whether a collection may hold the points as well: it is of the same encoder, built with the same settings, and
+    has no declared field that the points lack or have of another type.
 
     Args:
         base: Metadata of the stored collection.
         points: The points.
     """
     same_space = (base.encoder_version, base.dimension) == (points.encoder_version, points.dimension)
-    return same_space and _built_with(base.settings) == _built_with(points.settings)
+    declared = declarations_of(points)
+    same_fields = all(declared.get(name) == kind for name, kind in base.fields.items())
+    return same_space and same_fields and _built_with(base.settings) == _built_with(points.settings)
 
 
 def difference_since(record: Record, points: Points, videos: NDArray[np.void]) -> Difference:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from vidseek_retrieval.index.backend import Point, TimeRange
 from vidseek_retrieval.index.collection_metadata import CollectionMetadata
 from vidseek_retrieval.index.edge.shard import REBUILD_REMEDY, SHARD_FOLDER, sparse_vector
 from vidseek_retrieval.index.edge.spans import SPANS_FILE, Spans
-from vidseek_retrieval.index.payload import payload_indexes
 from vidseek_retrieval.index.qdrant.records import draw_ids, point_of, points_in_order, threshold_of
 from vidseek_retrieval.index.values import WORDS_VECTOR, Dense, SparseVector
 from vidseek_retrieval.search.filters import Condition
@@ -219,8 +219,8 @@ def _filter(conditions: Sequence[Condition], clip_ids: Iterable[str] | None = No
 def _edge_condition(condition: Condition) -> Any:
     if values := condition.any_of or condition.none_of:
         return qdrant.FieldCondition(condition.field, match=qdrant.MatchAny(list(values)))  # type: ignore[arg-type]
-    if payload_indexes()[condition.field] == "integer":
-        bounds: dict[str, Any] = {name: float(value) for name, value in condition.bounds}  # type: ignore[arg-type]
-        return qdrant.FieldCondition(condition.field, range=qdrant.RangeFloat(**bounds))
-    times = {name: value.isoformat() for name, value in condition.bounds}  # type: ignore[union-attr]
-    return qdrant.FieldCondition(condition.field, range=qdrant.RangeDateTime(**times))
+    times: dict[str, Any] = {name: value.isoformat() for name, value in condition.bounds if isinstance(value, datetime)}
+    if times:
+        return qdrant.FieldCondition(condition.field, range=qdrant.RangeDateTime(**times))
+    bounds: dict[str, Any] = {name: float(value) for name, value in condition.bounds}  # type: ignore[arg-type]
+    return qdrant.FieldCondition(condition.field, range=qdrant.RangeFloat(**bounds))

@@ -50,6 +50,7 @@ MOST_DELETED = 0.9
 _SCHEMAS = {
     "keyword": qdrant.PayloadSchemaType.Keyword,
     "integer": qdrant.PayloadSchemaType.Integer,
+    "float": qdrant.PayloadSchemaType.Float,
     "datetime": qdrant.PayloadSchemaType.Datetime,
 }
 REBUILD_REMEDY = "Run `dvc repro --force --single-item publish` to build it again"
@@ -168,7 +169,7 @@ def _write(
 ) -> tuple[NDArray[np.void], NDArray[np.void]]:
     """Write points, optimise and flush; return their rows of spans.npy and points.npy."""
     known = shard.info().payload_schema
-    for field, kind in payload_indexes().items():
+    for field, kind in payload_indexes(metadata.declared).items():
         if field not in known:
             shard.update(qdrant.UpdateOperation.create_field_index(field, _SCHEMAS[kind]))
     spans, records = [np.empty(0, ROW)], [np.empty(0, POINT_ROW)]

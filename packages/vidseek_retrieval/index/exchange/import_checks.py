@@ -7,6 +7,7 @@ Parquet file does not reveal the unpacked size of its pages. Then it is read aga
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import subprocess
@@ -276,12 +277,13 @@ def _words(clip_id: str, indices: list[int] | None, values: list[float] | None) 
 def _payload(payload: object, metadata: CollectionMetadata) -> dict[str, Any]:
     if not isinstance(payload, Mapping):
         raise ValueError(f"a payload is {names.shown(payload)}, wanted a table")
-    unknown = sorted(set(payload) - set(payload_fields()))
+    declared = metadata.declared
+    unknown = sorted(set(payload) - set(payload_fields()) - set(declared))
     lacking = sorted({"video_id", "start_ms", "end_ms", "encoder_version"} - set(payload))
     if unknown or lacking:
         raise ValueError(f"a payload has the unknown fields {names.shown(unknown)} and lacks {lacking}")
     for field, value in payload.items():
-        if not _fits(field, value):
+        if not (declared[field].fits(value) if field in declared else _fits(field, value)):
             raise ValueError(f"the field {field} of a payload is {names.shown(value)}, which it cannot be")
     if payload["encoder_version"] != metadata.encoder_version:
         raise ValueError(
@@ -305,6 +307,10 @@ def _is_text(value: object) -> bool:
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_MS
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_time(value: object) -> bool:
@@ -335,7 +341,9 @@ def _fits(field: str, value: object) -> bool:
         return _FITS[field](value)
     if field in evidence_vectors():
         return isinstance(value, list) and len(value) <= MOST_WORDS and all(map(_is_segment, value))
-    return {"keyword": _is_text, "integer": _is_whole, "datetime": _is_time}[filter_fields()[field]](value)
+    return {
+        "keyword": _is_text, "integer": _is_whole, "float": _is_number, "datetime": _is_time,
+    }[filter_fields()[field]](value)
 
 
 _FITS: Mapping[str, Callable[[object], bool]] = {

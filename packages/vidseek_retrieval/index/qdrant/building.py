@@ -9,7 +9,7 @@ from typing import Any
 
 from qdrant_client import QdrantClient, models
 
-from vidseek_media.errors import ServiceError
+from vidseek_media.errors import ArtifactError, ServiceError
 from vidseek_retrieval.index.backend import Point
 from vidseek_retrieval.index.collection_metadata import CollectionMetadata
 from vidseek_retrieval.index.payload import payload_indexes
@@ -34,6 +34,7 @@ INDEXING_THRESHOLD_KB = 10_000
 _SCHEMAS = {
     "keyword": models.PayloadSchemaType.KEYWORD,
     "integer": models.PayloadSchemaType.INTEGER,
+    "float": models.PayloadSchemaType.FLOAT,
     "datetime": models.PayloadSchemaType.DATETIME,
 }
 
@@ -76,10 +77,34 @@ class ServerBuilder:
         )
         limits = Limits.of(request(self._client.get_collection, stored_as))
         limits.require_room(metadata)
-        both = {**payload_indexes(), **BUILD_INDEXES}  # other clients filter by a build whether there are several or not
+        indexes = payload_indexes(metadata.declared)
+        both = {**indexes, **BUILD_INDEXES}  # other clients filter by a build whether there are several or not
         has_room = limits.allows_indexes(len(both))
-        self._index(stored_as, both if has_room else payload_indexes())
+        self._index(stored_as, both if has_room else indexes)
         return limits, numbered and has_room
+
+    def add_indexes(self, stored_as: str, metadata: CollectionMetadata, limits: Limits) -> None:
+        """Add the indexes of fields that were declared since a collection was created. No filter of an earlier build uses
+        them.
+
+        Args:
+            stored_as: Name of the collection.
+            metadata: Of the build that has the fields.
+            limits: Of the server.
+
+        Raises:
+            ArtifactError: the collection has an index of another type on one of them, or the server allows no more.
+        """
+        known = request(self._client.get_collection, stored_as).payload_schema
+        wanted = payload_indexes(metadata.declared)
+        other = [name for name in sorted(set(known) & set(wanted)) if known[name].data_type != _SCHEMAS[wanted[name]]]
+        if other or not limits.allows_indexes(len({*known, *wanted})):
+            raise ArtifactError(
+                f"the collection {stored_as} has an index of another type on {other[0]}" if other else
+                f"the server allows no more payload indexes on {stored_as}",
+                code="fields-changed", remedy="All points are written into a new collection",
+            )
+        self._index(stored_as, {name: kind for name, kind in wanted.items() if name not in known})
 
     def create_rows(self, stored_as: str) -> None:
         """Create the collection of the digests of videos beside a collection.

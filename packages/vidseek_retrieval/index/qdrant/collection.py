@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ from qdrant_client import models
 
 from vidseek_retrieval.index.backend import Point, TimeRange
 from vidseek_retrieval.index.collection_metadata import CollectionMetadata
-from vidseek_retrieval.index.payload import payload_indexes
 from vidseek_retrieval.index.qdrant.build_reader import BuildReader, Where
 from vidseek_retrieval.index.qdrant.records import draw_ids, point_of, points_in_order, threshold_of
 from vidseek_retrieval.index.values import WORDS_VECTOR, Dense, SparseVector
@@ -200,9 +200,9 @@ class QdrantCollection:
             ]
             return parts[0] if len(parts) == 1 else models.Filter(should=parts)
         bounds: dict[str, Any] = dict(condition.bounds)
-        if payload_indexes()[condition.field] == "integer":
-            return models.FieldCondition(key=condition.field, range=models.Range(**bounds))
-        return models.FieldCondition(key=condition.field, range=models.DatetimeRange(**bounds))
+        if any(isinstance(value, datetime) for value in bounds.values()):
+            return models.FieldCondition(key=condition.field, range=models.DatetimeRange(**bounds))
+        return models.FieldCondition(key=condition.field, range=models.Range(**bounds))
 
 
 def sparse_vector(words: SparseVector) -> models.SparseVector:

@@ -123,7 +123,7 @@ class Limits:
         """
         num_dense = sum(metadata.num_with(name) for name in metadata.dense_vectors)
         for name, wanted in (
-            ("max_payload_index_count", len(payload_indexes())),
+            ("max_payload_index_count", len(payload_indexes(metadata.declared))),
             ("max_points_count", metadata.num_points),
             ("max_collection_vector_size_bytes", num_dense * metadata.dimension * _BYTES_OF_A_FLOAT),
         ):
