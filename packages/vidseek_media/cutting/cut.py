@@ -39,12 +39,12 @@ class ShotSearch:
 class ClipColumns(NamedTuple):
     """The columns of CLIPS, in its order."""
 
-    clip_id: list[str]
-    video_id: list[str]
-    index: list[int]
-    start_ms: list[int]
-    end_ms: list[int]
-    cut: list[list[str]]
+    clip_ids: list[str]
+    video_ids: list[str]
+    indices: list[int]
+    starts_ms: list[int]
+    ends_ms: list[int]
+    cuts: list[list[str]]
 
 
 @dataclass(frozen=True)
@@ -248,8 +248,9 @@ def captions_by_video(sidecar: pd.DataFrame) -> dict[str, list[Span | None]]:
     """
     sidecar = sidecar[sidecar["clip_index"].isna()]
     spans: dict[str, list[Span | None]] = defaultdict(list)
-    for video_id, start_ms, end_ms in zip(sidecar["video_id"], sidecar["start_ms"], sidecar["end_ms"], strict=True):
-        is_timed = pd.notna(start_ms) and pd.notna(end_ms)
+    timed = sidecar["start_ms"].notna() & sidecar["end_ms"].notna()
+    columns = (column.tolist() for column in (sidecar["video_id"], sidecar["start_ms"], sidecar["end_ms"], timed))
+    for video_id, start_ms, end_ms, is_timed in zip(*columns, strict=True):
         spans[video_id].append((int(start_ms), int(end_ms)) if is_timed else None)
     return spans
 
@@ -295,7 +296,7 @@ def read_clip_columns(folder: Path, *, video_ids: Collection[str] | None = None)
     if video_ids is not None:
         rows = rows.filter(pc.is_in(rows["video_id"], value_set=pa.array(video_ids, pa.string())))
     columns = ClipColumns(*(rows[name].to_pylist() for name in CLIPS.names))
-    if clip_ids_of(columns.video_id, columns.start_ms, columns.end_ms).tolist() != columns.clip_id:
+    if clip_ids_of(columns.video_ids, columns.starts_ms, columns.ends_ms).tolist() != columns.clip_ids:
         raise ArtifactError(
             f"{path} has clip ids that are not those of their spans", code="broken-rows", remedy="Run `dvc repro`",
         )

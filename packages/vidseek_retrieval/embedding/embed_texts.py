@@ -206,7 +206,7 @@ def _captions_by_video(
     rows = read_columns(caption_dir / "captions.parquet", CAPTIONS, columns=["video_id", "clip_id", "text"])
     if video_ids is not None:
         rows = rows.filter(pc.is_in(rows["video_id"], value_set=pa.array(video_ids, pa.string())))
-    spans = dict(zip(clips.clip_id, zip(clips.start_ms, clips.end_ms, strict=True), strict=True))
+    spans = dict(zip(clips.clip_ids, zip(clips.starts_ms, clips.ends_ms, strict=True), strict=True))
     captions: dict[str, _Captions] = defaultdict(_Captions)
     for video_id, clip_id, text in zip(*(rows[name].to_pylist() for name in ("video_id", "clip_id", "text")), strict=True):
         captions[video_id].add(text, spans.get(clip_id))

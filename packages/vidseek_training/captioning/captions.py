@@ -181,7 +181,10 @@ def _from_llm(archive: _Archive, written: Iterable[Written]) -> list[_Row]:
 def _from_files(archive: _Archive) -> tuple[list[_Row], list[Rejection]]:
     rows: list[_Row] = []
     rejections: list[Rejection] = []
-    for row in archive.sidecar.itertuples(index=False):
+    sidecar = archive.sidecar
+    timed, numbered = sidecar["start_ms"].notna().tolist(), sidecar["clip_index"].notna().tolist()
+    rows_of = sidecar.astype(object).itertuples(index=False)  # texts of Arrow are made one by one
+    for row, is_timed, is_numbered in zip(rows_of, timed, numbered, strict=True):
         video = archive.videos.get(row.video_id)
         if video is None:
             raise ArtifactError(
@@ -189,8 +192,8 @@ def _from_files(archive: _Archive) -> tuple[list[_Row], list[Rejection]]:
                 remedy="Run `dvc repro`",
             )
         own = archive.clips[video.video_id]
-        wanted = (int(row.start_ms), int(row.end_ms)) if pd.notna(row.start_ms) else None
-        if pd.notna(row.clip_index):
+        wanted = (int(row.start_ms), int(row.end_ms)) if is_timed else None
+        if is_numbered:
             clip = next((c for c in own if c.index == int(row.clip_index)), None)
             if clip is None:
                 rejections.append(_no_index(video, int(row.clip_index), len(own), row.text))

@@ -75,5 +75,5 @@ def test_read_json__a_pipe_and_limits(tmp_path: Path) -> None:
     file = tmp_path / "file.json"
     file.write_bytes(b"[1, 2]")
     assert read_json(file, most_bytes=6) == [1, 2]
-    with pytest.raises(ValueError, match="larger than 5 bytes"):
+    with pytest.raises(ValueError):
         read_json(file, most_bytes=5)
