@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -192,7 +192,7 @@ def message_of(error: BaseException) -> str:
     return " ".join(str(text).split())[:200]
 
 
-_LENIENT = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
+_LENIENT: Mapping[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
 """Metadata that is not UTF-8 stops no file. PyAV 19 has no such option: it lets every file through."""
 
 
