@@ -104,7 +104,7 @@ FILMS = (
         "A man before a shelf speaks English for six seconds.",
     ),
     Film(
-        "psychopy_lectures.mp4", PSYCHOPY, "psychopy/tests/data/testMovie.mp4",
+        "psychopy_greeting.mp4", PSYCHOPY, "psychopy/tests/data/testMovie.mp4",
         "e273111721b678f3e3806a58b4837f148a67dc1de73643d32bd3c3a034db87d1", "GPL-3.0-or-later, with PsychoPy",
         "The same man, another eight seconds.",
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -192,7 +192,7 @@ def message_of(error: BaseException) -> str:
     return " ".join(str(text).split())[:200]
 
 
-_LENIENT = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
+_LENIENT: Mapping[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
 """Metadata that is not UTF-8 stops no file. PyAV 19 has no such option: it lets every file through."""
 
 
@@ -206,9 +206,9 @@ def _open(path: Path) -> Iterator[tuple[Container, io.FileIO | io.BytesIO, bool]
             # Phones append further images to a JPEG (brightness map, depth map, MPO); only the first is shown.
             is_picture = picture_format is not None and path.suffix.lower() not in _MOTION_JPEG
             file = io.BytesIO(on_disk.read()) if is_picture else on_disk
-            container = stack.enter_context(av.open(
-                file, "r", format=picture_format, options={"protocol_whitelist": "file", **_whitelists()}, **_LENIENT,
-            ))
+            options = {"protocol_whitelist": "file", **_whitelists()}
+            opened: Container = av.open(file, "r", format=picture_format, options=options, **_LENIENT)  # type: ignore[call-overload]
+            container = stack.enter_context(opened)
         except FOREIGN as error:
             raise InputRejected(f"cannot be opened as video: {message_of(error)}", code="not-a-video") from error
         yield container, file, is_picture
