@@ -22,7 +22,7 @@ from bench.searching.near_copies import FITTED, Sampled, draws_of, is_chosen_on,
 from vidseek_retrieval.dedup.comparing.alignment import Evidence, align
 from vidseek_retrieval.dedup.comparing.candidates import propose
 from vidseek_retrieval.dedup.comparing.fingerprints import VideoFingerprint
-from vidseek_retrieval.dedup.judging.terms import terms_of
+from vidseek_retrieval.dedup.judging.terms import terms_of, weighed
 
 OUT = Path(__file__).parents[2] / "packages/vidseek_retrieval/dedup/judging/prior.py"
 KINDS_EACH = 6
@@ -111,7 +111,7 @@ def written(
 ) -> str:
     """The module that holds the numbers."""
     def odds(each: Measured) -> float:
-        return -20.0 if each.evidence is None else float(terms_of(each.evidence) @ weights + bias)
+        return -20.0 if each.evidence is None else weighed(each.evidence, weights, bias)
 
     by_kind = {kind: [odds(each) for each in copies if each.kind == kind] for kind in (*FITTED, "spliced")}
     highest = sorted((odds(each) for each in different if each.kind == CHANCE), reverse=True)[:NUM_HIGHEST]

@@ -1,19 +1,25 @@
 """Proposes pairs of videos with similar frames, by the frames alone: what encoder the archive has does not matter.
 
 Each video gives some frames. Those of one video are compared, as they are, cropped and mirrored, with all frames of the
-others by one product of matrices. New videos are compared with all, known ones not again with each other.
+others by products of matrices, in tiles that fit the cache of a core. New videos are compared with all, known ones not again
+with each other.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_media.terminal.progress import counted
 from vidseek_retrieval.dedup.comparing.fingerprints import (
+    IS_TURNED,
     WHOLE_PICTURE,
     Rectangle,
     Values,
@@ -40,7 +46,8 @@ _EVERY = 2
 """Of a video's frames those that are asked with."""
 _REPEATED = 0.995
 """The similarity from which a frame adds nothing to the one before."""
-_BLOCK = 2048
+_BLOCK, _TILE = 512, 4096
+"""Frames that are asked with, and looked through, at once."""
 _INSETS = (0.0, 0.06, 0.12)
 _BLANK = 2.0
 """The length of a frame's features in grey levels, below which it shows nothing."""
@@ -49,7 +56,7 @@ _BLANK = 2.0
 @dataclass(frozen=True)
 class _Frames:
     asked: list[Values]
-    """For each view, shape (q, dimension)."""
+    """For each view, shape (q, dimension); a mirrored view has the signs of `IS_TURNED` changed."""
     askers: NDArray[np.int32]
     """The number of the video of each, shape (q,)."""
     rows: Values
@@ -82,32 +89,56 @@ def propose(fingerprints: Mapping[str, VideoFingerprint], *, known: Collection[s
 def _add_scores(
     scores: dict[tuple[int, int], float], frames: _Frames, asking: NDArray[np.bool_], among: NDArray[np.bool_]
 ) -> None:
-    rows, owners = np.ascontiguousarray(frames.rows[among].T), frames.owners[among]
-    firsts = np.flatnonzero(np.r_[True, owners[1:] != owners[:-1]])
-    askers = frames.askers[asking]
     asked = [each[asking] for each in frames.asked]
-    for start, end in counted(list(_blocks(askers)), "propose", unit="block"):
-        best = np.maximum.reduceat(asked[0][start:end] @ rows, firsts, axis=1)
-        for view in asked[1:]:
-            np.maximum(best, np.maximum.reduceat(view[start:end] @ rows, firsts, axis=1), out=best)
-        begins = np.flatnonzero(np.r_[True, askers[start + 1 : end] != askers[start : end - 1]])
-        num = np.diff(np.r_[begins, end - start])[:, np.newaxis]
-        shares = np.add.reduceat(np.clip(best - ALIKE, 0, None), begins, axis=0) / num
-        strong = np.add.reduceat((best >= STRONG).astype(np.int32), begins, axis=0)
-        for place, column in zip(*np.nonzero((shares >= _LEAST_SHARE) | (strong >= _LEAST_STRONG)), strict=True):
-            one, other = int(askers[start + begins[place]]), int(owners[firsts[column]])
-            if one != other:
-                pair = (min(one, other), max(one, other))
-                score = float(shares[place, column]) + 0.01 * float(strong[place, column])
-                scores[pair] = max(scores.get(pair, 0.0), score)
+    askers, rows, owners = frames.askers[asking], frames.rows[among], frames.owners[among]
+    tiles = [(slice(*block), slice(*tile)) for tile, block in product(_blocks(owners, _TILE), _blocks(askers, _BLOCK))]
+    score = partial(_scores_of, asked, askers, rows, owners)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        found = pool.map(score, tiles)
+        for _ in counted(tiles, "propose", unit="tile"):
+            for pair, value in next(found):
+                scores[pair] = max(scores.get(pair, 0.0), value)
 
 
-def _blocks(askers: NDArray[np.int32]) -> Iterator[tuple[int, int]]:
-    """Frames that are asked with together: all of some videos."""
-    ends = np.r_[np.flatnonzero(askers[1:] != askers[:-1]) + 1, len(askers)]
+def _scores_of(
+    asked: Sequence[Values], askers: NDArray[np.int32], rows: Values, owners: NDArray[np.int32], tile: tuple[slice, slice]
+) -> list[tuple[tuple[int, int], float]]:
+    """The pairs of videos of a tile that have similar frames: all frames of some videos, and all of some others."""
+    block, among = tile
+    number, owner = askers[block], owners[among]
+    begins, firsts = (np.flatnonzero(np.r_[True, each[1:] != each[:-1]]) for each in (number, owner))
+    best = _most_alike([view[block] for view in asked], rows[among], firsts)
+    num = np.diff(np.r_[begins, len(number)])[:, np.newaxis]
+    shares = np.add.reduceat(np.clip(best - ALIKE, 0, None), begins, axis=0) / num
+    strong = np.add.reduceat((best >= STRONG).astype(np.int32), begins, axis=0)
+    found = []
+    for place, column in zip(*np.nonzero((shares >= _LEAST_SHARE) | (strong >= _LEAST_STRONG)), strict=True):
+        one, other = int(number[begins[place]]), int(owner[firsts[column]])
+        if one != other:
+            score = float(shares[place, column]) + 0.01 * float(strong[place, column])
+            found.append(((min(one, other), max(one, other)), score))
+    return found
+
+
+def _most_alike(views: Sequence[Values], rows: Values, firsts: NDArray[np.int64]) -> Values:
+    """Of each frame, under any view, plain or mirrored, the similarity of the most similar frame of each other video."""
+    same, turned = np.ascontiguousarray(rows[:, ~IS_TURNED].T), np.ascontiguousarray(rows[:, IS_TURNED].T)
+    best = np.full((len(views[0]), len(firsts)), -1, np.float32)
+    for view in views:
+        # A mirrored picture has the other sign in the second product: the better of both is the first and its size.
+        alike, other = view[:, ~IS_TURNED] @ same, view[:, IS_TURNED] @ turned
+        np.abs(other, out=other)
+        alike += other
+        np.maximum(best, np.maximum.reduceat(alike, firsts, axis=1), out=best)
+    return best
+
+
+def _blocks(numbers: NDArray[np.int32], size: int) -> Iterator[tuple[int, int]]:
+    """Rows that are taken together: all of some videos."""
+    ends = np.r_[np.flatnonzero(numbers[1:] != numbers[:-1]) + 1, len(numbers)]
     start = 0
-    while start < len(askers):
-        fitting = ends[(ends > start) & (ends <= start + _BLOCK)]
+    while start < len(numbers):
+        fitting = ends[(ends > start) & (ends <= start + size)]
         end = int(fitting[-1]) if len(fitting) else int(ends[ends > start][0])
         yield start, end
         start = end
@@ -133,7 +164,7 @@ def _frames_of(videos: Sequence[VideoFingerprint]) -> _Frames:
         rows.append(own)
         owners.append(np.full(len(own), number, np.int32))
         half = chosen[::_EVERY]
-        asked.append([unit(features(half, part, is_mirrored=flip), least=_BLANK) for part, flip in _views(video)])
+        asked.append([unit(features(half, part), least=_BLANK) for part in _views(video)])
         askers.append(np.full(len(half), number, np.int32))
     return _Frames(
         [np.concatenate(view) for view in zip(*asked, strict=True)], np.concatenate(askers), np.concatenate(rows),
@@ -141,11 +172,10 @@ def _frames_of(videos: Sequence[VideoFingerprint]) -> _Frames:
     )
 
 
-def _views(video: VideoFingerprint) -> list[tuple[Rectangle, bool]]:
+def _views(video: VideoFingerprint) -> list[Rectangle]:
     parts = [Rectangle(inset, 1 - inset, inset, 1 - inset).within(video.inside) for inset in _INSETS]
     # Bars that hold a logo are not seen as bars.
-    parts += [Rectangle(0.15, 0.85, 0.0, 1.0), WHOLE_PICTURE]
-    return [(part, is_mirrored) for part in parts for is_mirrored in (False, True)]
+    return [*parts, Rectangle(0.15, 0.85, 0.0, 1.0), WHOLE_PICTURE]
 
 
 def _chosen(video: VideoFingerprint) -> NDArray[np.int64]:

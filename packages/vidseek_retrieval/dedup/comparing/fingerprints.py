@@ -163,3 +163,5 @@ def _transform(start: float, end: float) -> Values:
 
 _SIGNS = np.where(np.arange(FREQUENCIES) % 2, -1, 1).astype(np.float32)
 _SPECTRUM = np.hypot(*np.mgrid[0:FREQUENCIES, 0:FREQUENCIES]).astype(np.float32) ** 0.5
+IS_TURNED = np.tile(_SIGNS < 0, FREQUENCIES)[1:]
+"""The features whose sign is the other one in a mirrored picture."""

@@ -10,12 +10,12 @@ import math
 
 from vidseek_retrieval.dedup.comparing.alignment import Evidence
 from vidseek_retrieval.dedup.judging.prior import BIAS, WEIGHTS
-from vidseek_retrieval.dedup.judging.terms import terms_of
+from vidseek_retrieval.dedup.judging.terms import weighed
 
 
 def log_odds(evidence: Evidence) -> float:
     """Return the logarithm of the odds that the two show the same."""
-    return float(terms_of(evidence) @ WEIGHTS) + BIAS
+    return weighed(evidence, WEIGHTS, BIAS)
 
 
 def probability(odds: float) -> float:

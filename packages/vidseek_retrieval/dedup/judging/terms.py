@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +11,10 @@ from vidseek_retrieval.dedup.comparing.alignment import Evidence
 
 MOVES = 1.0
 """The energy at which what moves counts half."""
+MOVES_MUCH, LEAST_MOTION = 2.0, 0.5
+"""Where so much moves, fewer than one of 500 copies has less motion in common; slides of one template, and two recordings of
+one room, have: their odds are even at most.
+"""
 
 
 def terms_of(evidence: Evidence) -> NDArray[np.float64]:
@@ -21,3 +27,9 @@ def terms_of(evidence: Evidence) -> NDArray[np.float64]:
         max(evidence.motion, 0.0) ** 3 * moves, evidence.detail, evidence.peak, evidence.length, evidence.share,
         evidence.area, moves,
     ])
+
+
+def weighed(evidence: Evidence, weights: Sequence[float] | NDArray[np.float64], bias: float) -> float:
+    """Return the logarithm of the odds that two videos show the same; even at most where much moves, and not the same."""
+    odds = float(terms_of(evidence) @ np.asarray(weights)) + bias
+    return min(odds, 0.0) if evidence.energy >= MOVES_MUCH and evidence.motion < LEAST_MOTION else odds
