@@ -27,7 +27,7 @@ from vidseek_media.errors import ArtifactError, InputRejected, VidseekError
 from vidseek_media.records import Span
 
 if TYPE_CHECKING:
-    from vidseek_media.editing.source_times import LocatedSpans
+    from vidseek_media.editing.located_spans import LocatedSpans
     from vidseek_media.sources.source import Source
     from vidseek_retrieval.index.backend import Collection, Point
     from vidseek_retrieval.index.collection_metadata import CollectionMetadata

@@ -19,7 +19,7 @@ from serving.http.bodies import read_body
 from serving.inputs.media import ClipGone
 from vidseek.edit.events import Handles, LeftOut, Moment, Places, events_of, notes_of
 from vidseek.edit.export import FORMATS, export_text
-from vidseek_media.editing.source_times import LocatedSpans
+from vidseek_media.editing.located_spans import LocatedSpans
 from vidseek_media.errors import InputRejected
 from vidseek_media.urls import bare_url
 

@@ -20,14 +20,14 @@ from PIL import Image
 from serving.batcher import QueueFull
 from serving.http.clients import current_client
 from serving.inputs.pool import Pool, Task
-from serving.inputs.uploads import MODULES, cut_span, decode_clip, decode_image, decode_strip
+from serving.inputs.uploads import MODULES, cut_span, decode_clip, decode_image, decode_strip, locate
 from serving.metrics import Metrics
 from serving.model import Frames
 from vidseek.settings import PoolSettings, ServeSettings
 from vidseek_media.decoding.sandbox import Confinement, in_force
 from vidseek_media.decoding.worker_process import Job
 from vidseek_media.decoding.workers import ForkServer
-from vidseek_media.editing.source_times import LocatedSpans, locate_spans
+from vidseek_media.editing.located_spans import LocatedSpans
 from vidseek_media.files.fetching import Fetcher
 from vidseek_media.files.folders import write_bytes
 from vidseek_media.records import Span
@@ -106,7 +106,7 @@ class Decoding:
     async def locate(self, path: Path, spans: Sequence[Span]) -> LocatedSpans:
         """Return where spans lie among the frames of a video file. Raises as `images`."""
         located: LocatedSpans
-        [located] = await self._archive.submit_all([Task(Job(locate_spans, (path, tuple(spans)), file=path))])
+        [located] = await self._archive.submit_all([Task(Job(locate, (path, tuple(spans)), file=path))])
         return located
 
     async def moment(self, path: Path, span: Span) -> bytes:

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_media.decoding.pictures import MAX_SIDE_PX, PLUGINS, decode_picture
+from vidseek_media.editing.located_spans import LocatedSpans
 from vidseek_media.errors import InputRejected
+from vidseek_media.records import Span
 
 MODULES = (
     "serving.inputs.uploads", "vidseek_media.decoding.frames", "vidseek_media.editing.moment_file", *PLUGINS
@@ -80,6 +82,21 @@ def _saying(what: str, remedy: str) -> Iterator[None]:
         yield
     except InputRejected as error:
         raise type(error)(f"{what}: {error.message}", code=error.code, remedy=error.remedy or remedy) from error
+
+
+def locate(path: Path, spans: Sequence[Span]) -> LocatedSpans:
+    """Return where spans of a video of the archive lie among its frames.
+
+    Args:
+        path: The video file.
+        spans: In milliseconds from the container's start.
+
+    Raises:
+        InputRejected: the file cannot be opened, is a still picture, or a span lies outside of it.
+    """
+    from vidseek_media.editing.source_times import locate_spans
+
+    return locate_spans(path, spans)
 
 
 def cut_span(path: Path, start_ms: int, end_ms: int) -> bytes:

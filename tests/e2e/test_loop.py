@@ -29,7 +29,7 @@ def test_repro__every_stage_left_what_it_promises(looped: Checkout) -> None:
     assert (root / "models/adapters/lora/adapter/adapter_config.json").is_file()
     assert (root / "reports/gates/pairs/report.html").is_file()
     assert (root / "reports/gates/embeddings/report.html").is_file()
-    assert "Base against adapted" in (root / "reports/report.html").read_text()
+    assert "Right and wrong answers" in (root / "reports/report.html").read_text()
     shown = _read(root / "receipts/report.json")
     assert shown["attached"] == bool(shown["run_id"])  # the base has no run
     if shown["attached"]:

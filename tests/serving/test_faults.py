@@ -70,6 +70,7 @@ ROUTES = [
     "POST /v1/embeddings", "GET /v1/clips/{clip_id}/transcript", "POST /v1/videos", "DELETE /v1/videos/{video_id}",
     "PUT /v1/clips/{clip_id}/tags/{tag}", "DELETE /v1/clips/{clip_id}/tags/{tag}", "PUT /v1/videos/{video_id}/tags/{tag}",
     "DELETE /v1/videos/{video_id}/tags/{tag}",
+    "GET /v1/clips/{clip_id}/moment", "POST /v1/export",
     "GET /v1/jobs", "GET /v1/jobs/{job_id}", "DELETE /v1/jobs/{job_id}", "POST /v1/jobs/{job_id}/retry",
 ]
 

@@ -74,8 +74,9 @@ def test_fault__a_full_temp_folder_is_503_with_its_name(archive: Archive, tmp_pa
     assert str(tmp_path) in said["message"] and "TMPDIR" in said["remedy"]
 
 
-def test_log__what_the_server_itself_says_has_no_secret_and_no_fault_twice() -> None:
+def test_log__what_the_server_itself_says_has_no_secret_and_no_fault_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     logger = logging.getLogger("uvicorn.error")
+    monkeypatch.setattr(logger, "disabled", False)  # MLflow's database disables all loggers that a process had before
     before, filters = logging.getLogger("vidseek").handlers, list(logger.filters)
     write_json_lines()
     logging.getLogger("vidseek").handlers = before

@@ -9,8 +9,9 @@ from pathlib import Path
 from vidseek.actions.forget import video_named
 from vidseek.archive import Archive
 from vidseek.edit.events import Event, Handles, LeftOut, Moment, Places, events_of
+from vidseek_media.editing.located_spans import LocatedSpans
 from vidseek_media.editing.moment_file import FORMATS, MomentFile, write_moment_file
-from vidseek_media.editing.source_times import LocatedSpans, locate_spans
+from vidseek_media.editing.source_times import locate_spans
 from vidseek_media.errors import ConfigError, InputRejected, VidseekError, foreign
 from vidseek_media.files.folders import whole_file
 from vidseek_media.forgotten import read_forgotten

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from vidseek_media.editing.frame_rates import rate_text
-from vidseek_media.editing.source_times import LocatedSpans, SourceTimes
+from vidseek_media.editing.located_spans import LocatedSpans, SourceTimes
 from vidseek_media.errors import InputRejected
 from vidseek_media.output import printable
 from vidseek_media.urls import bare_url, is_url

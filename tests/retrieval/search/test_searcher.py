@@ -85,7 +85,9 @@ def test_answer__json_is_the_designs(colours: Path, encoder: Encoder) -> None:
         "uri",
         "thumbnail_url",
         "evidence",
+        "fields",
     ]
+    assert hit["fields"] == {}
     assert hit["title"] == "blue"  # it has no title, so its file's stem
 
 

@@ -391,7 +391,7 @@ def test_server__ends_although_connections_are_open() -> None:
 
 
 def test_limits__are_set_for_the_server_that_bentoml_makes(monkeypatch: pytest.MonkeyPatch) -> None:
-    from serving.http import connections as module
+    from serving.http import limited_protocol as module
 
     for name in ("HTTP_PROTOCOLS", "WS_PROTOCOLS"):
         monkeypatch.setattr(uvicorn.config, name, dict(getattr(uvicorn.config, name)))

@@ -160,7 +160,8 @@ class Growth:
         reserved = builds.reserving(metadata.name)
         self._note(reserved)
         try:
-            self._builder.add_indexes(self._stored_as, metadata, self._limits)
+            if metadata.declared != difference.base.declared:
+                self._builder.add_indexes(self._stored_as, metadata, self._limits)
             self._write_points(base.points, builds.following, difference)
             self._write_rows(base, builds.following, difference)
             self._builder.settle(self._stored_as)
