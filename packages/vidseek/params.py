@@ -27,7 +27,7 @@ from vidseek_media.settings import (
     SubtitleSettings,
 )
 from vidseek_quality.thresholds import GateSettings
-from vidseek_retrieval.settings import CalibrateSettings, EmbedSettings, PublishSettings, SearchSettings
+from vidseek_retrieval.settings import CalibrateSettings, EmbedSettings, PublishSettings, SearchSettings, TagSettings
 from vidseek_training.settings import (
     BackboneSettings,
     CaptionSettings,
@@ -76,6 +76,7 @@ class Params(Section):
     embed: EmbedSettings = EmbedSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     calibrate: CalibrateSettings = CalibrateSettings()
+    tags: TagSettings = TagSettings()
     publish: PublishSettings = PublishSettings()
     search: SearchSettings = SearchSettings()
     serve: ServeSettings = ServeSettings()

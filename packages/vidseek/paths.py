@@ -234,6 +234,11 @@ class ArchivePaths(StageFolders):
         return self.state / "speech"
 
     @property
+    def prompt_vectors(self) -> Path:
+        """Vectors of the prompts of tags, by encoder_version and text."""
+        return self.state / "prompts"
+
+    @property
     def caption_journal(self) -> Path:
         """What a language model was paid for."""
         return self.state / "captions"

@@ -162,6 +162,17 @@ class Encoder:
         """
         return self._tokenizer.count(texts)
 
+    def are_cut(self, texts: Sequence[str]) -> list[bool]:
+        """Return whether each text is longer than the spec's context length, so that the model does not read all of it.
+
+        Args:
+            texts: n texts, valid Unicode.
+
+        Raises:
+            InputRejected: an element is not a text, or not valid Unicode.
+        """
+        return self._tokenizer.are_cut(texts)
+
     def embed_frames(
         self, clips: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], *, steady: bool = False
     ) -> NDArray[np.float32]:

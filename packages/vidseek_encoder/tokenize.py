@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +74,7 @@ class Tokenizer:
         Raises:
             InputRejected: an element is not a text, or not valid Unicode.
         """
-        found = self._encode(texts)
+        found = [encoding.ids for encoding in self._encode(texts)]
         width = max(map(len, found), default=0) if trim else self.context
         ids = np.full((len(texts), max(width, _LEAST)), self.pad_id, dtype=np.int64)
         for row, numbers in zip(ids, found, strict=True):
@@ -89,9 +90,20 @@ class Tokenizer:
         Raises:
             InputRejected: an element is not a text, or not valid Unicode.
         """
-        return [len(numbers) for numbers in self._encode(texts)]
+        return [len(encoding.ids) for encoding in self._encode(texts)]
 
-    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+    def are_cut(self, texts: Sequence[str]) -> list[bool]:
+        """Return whether each text has more tokens than the context holds.
+
+        Args:
+            texts: n texts, valid Unicode.
+
+        Raises:
+            InputRejected: an element is not a text, or not valid Unicode.
+        """
+        return [bool(encoding.overflowing) for encoding in self._encode(texts)]
+
+    def _encode(self, texts: Sequence[str]) -> list[Any]:
         require_texts(texts)
         try:
             with rust_errors():
@@ -100,7 +112,7 @@ class Tokenizer:
             raise InputRejected(
                 f"a text cannot be tokenized: {error}", code="text-not-tokenized", remedy="Send valid Unicode",
             ) from error
-        return [encoding.ids for encoding in encodings]
+        return list(encodings)
 
 
 def require_texts(texts: Sequence[str]) -> None:

@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from vidseek_media.errors import ConfigError
-from vidseek_media.fields.declared import FieldType, fields_of
+from vidseek_media.fields.declared import AUTO_TAGS, FieldType, fields_of
 from vidseek_media.text.languages import is_language
 from vidseek_media.urls import has_secrets
 
@@ -243,7 +243,8 @@ class FieldSettings(Section):
 
     @model_validator(mode="after")
     def _declares_fields(self) -> FieldSettings:
-        fields_of(self.model_extra or {})
+        if AUTO_TAGS in fields_of(self.model_extra or {}):
+            raise ValueError(f"a field is called {AUTO_TAGS}, which prompts fill (`tags.prompts`): give it another name")
         return self
 
     @property

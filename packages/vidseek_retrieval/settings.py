@@ -6,14 +6,17 @@ No engine and no encoder is imported here, so that params can be checked in no t
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, PlainValidator, field_validator, model_validator
 
 from vidseek_encoder.choices import BATCH as BATCH
 from vidseek_encoder.choices import PROVIDER, VARIANT, Provider, Variant
+from vidseek_media.errors import InputRejected
+from vidseek_media.fields.tags import TAG
+from vidseek_media.guards import text_of
 from vidseek_media.settings import CutMode, Positive, Section, Share
 from vidseek_retrieval.vectors.registry import evidence_vectors, index_vectors, vector_names
 
@@ -132,6 +135,72 @@ class ServerSettings(Section):
     by_difference: bool = True
     """Write what changed into the live collection; false builds all anew. Other clients of the server must filter then, as
     docs/clients.md says."""
+
+
+MAX_PROMPTS = 256
+"""Of all tags together."""
+MAX_PROMPT = 1000
+"""Characters of a prompt. The encoder's context, in tokens, is mostly shorter."""
+
+
+def _prompts_of(value: object) -> dict[str, tuple[str, ...]]:
+    """Return the prompts by tag.
+
+    Args:
+        value: From params.yaml; not trusted.
+
+    Raises:
+        ValueError: it is none, a tag or a prompt is blank, too long or no text, or there are too many.
+    """
+    if not isinstance(value, Mapping):
+        raise ValueError('wanted tags with their prompts, for example {night: "a scene at night"}')
+    found: dict[str, tuple[str, ...]] = {}
+    for name, said in value.items():
+        tag = _tag_of(name)
+        if tag in found:
+            raise ValueError(f"the tag {tag!r} is there twice")
+        found[tag] = tuple(_prompt_of(tag, text) for text in ([said] if isinstance(said, str) else _listed(tag, said)))
+    if (num := sum(map(len, found.values()))) > MAX_PROMPTS:
+        raise ValueError(f"there are {num} prompts, wanted at most {MAX_PROMPTS}")
+    return found
+
+
+def _tag_of(name: object) -> str:
+    if not isinstance(name, str):  # YAML takes no, on, 1 and null for other things than words
+        raise ValueError(f"the tag {name!r} is no text for YAML: write it in quotes")
+    try:
+        return str(TAG.parse(name))
+    except InputRejected as error:
+        raise ValueError(f"the tag is {error.message}") from None
+
+
+def _listed(tag: str, said: object) -> Sequence[object]:
+    if not isinstance(said, list | tuple) or not said:
+        raise ValueError(f"the tag {tag!r} has {said!r}, wanted a prompt or a list of prompts")
+    return said
+
+
+def _prompt_of(tag: str, said: object) -> str:
+    try:
+        text = text_of(said, "the prompt")
+    except InputRejected as error:
+        raise ValueError(f"a prompt of the tag {tag!r}: {error.message}") from None
+    if not 0 < len(text) <= MAX_PROMPT:
+        raise ValueError(f"a prompt of the tag {tag!r} has {len(text)} characters, wanted 1 to {MAX_PROMPT}")
+    return text
+
+
+class TagSettings(Section):
+    """Tags that clips get without people, from texts that describe them."""
+
+    place = "tags"
+
+    prompts: Annotated[dict[str, tuple[str, ...]], PlainValidator(_prompts_of)] = Field(default={})
+    """Of each tag, a text or several that describe its clips; {}: none. docs/fields.md has what they find."""
+    min_confidence: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Probability from which a clip has the tag, against none of them having it, by the calibration."""
+    min_score: Annotated[float, Field(ge=-1, le=1)] | None = None
+    """A least cosine in place of the probability; null: by the calibration, and where there is none, no tags."""
 
 
 class PublishSettings(Section):

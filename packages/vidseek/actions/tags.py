@@ -69,6 +69,21 @@ def decide_tags(
     return decided
 
 
+def count_auto_tags(archive: Archive) -> dict[str, int]:
+    """Return how many clips have each tag by its prompts, as the last publish found, before what people say of them.
+
+    Args:
+        archive: The archive.
+
+    Raises:
+        ArtifactError: the receipt is broken.
+    """
+    from vidseek.reports.overview import read_json
+
+    receipt = read_json(archive.receipts / "publish.json") or {}
+    return {str(each["tag"]): int(each["num_clips"]) for each in receipt.get("auto_tags") or ()}
+
+
 def list_tags(archive: Archive, target: Target | None = None) -> list[TagDecision]:
     """Return the decisions, in their order.
 

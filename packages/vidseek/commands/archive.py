@@ -172,11 +172,15 @@ def tag(
     else:
         decided = tagging.decide_tags(here, target, tags or (), has_tag=not remove, who=who)
     content = [asdict(each) for each in decided]
+    automatic = tagging.count_auto_tags(here) if list_all and target is None else {}
     if as_json:
-        printing.print_json({"decided": content, "next": [] if list_all else ["dvc repro"]})
+        printing.print_json({"decided": content, "by_prompts": automatic, "next": [] if list_all else ["dvc repro"]})
         return
     names = ("tag", "has_tag", "video_id", "start_ms", "end_ms", "who", "decided_at")
     rows = [tuple(printing.escape("" if each[name] is None else str(each[name])) for name in names) for each in content]
-    printing.show(printing.table(list(names), rows), nothing="No tags.")
+    printing.show(printing.table(list(names), rows), nothing="No tags by people." if automatic else "No tags.")
+    if automatic:
+        counts = [(printing.escape(tag), str(num)) for tag, num in automatic.items()]
+        printing.show(printing.table(["tag by prompts", "clips"], counts), nothing="")
     if not list_all:
         typer.echo("Written down. `dvc repro` (or `vidseek watch`) publishes it.")

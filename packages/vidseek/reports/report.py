@@ -335,6 +335,9 @@ def _lineage(archive: Archive, selected: Mapping[str, Any]) -> list[tuple[str, s
         ("Adapter: the setting of train.settings", selected.get("setting")),
         ("Digest of the adapter (sha256)", selected.get("adapter_sha256")), ("Its run in MLflow", selected.get("run_id")),
         ("Collection of the index", receipt.get("collection")), ("Clips in it", receipt.get("num_points")),
+        ("Clips with tags by prompts", ", ".join(
+            f"{each['tag']} {each['num_clips']:,}" for each in receipt.get("auto_tags") or ()
+        )),
         ("Of the 10 nearest clips, found by the fast search", None if recall is None else percent(recall)),
     ]
     return [

@@ -25,6 +25,8 @@ FieldValue = str | int | float
 
 TAGS = "tags"
 """The field that people and prompts set too. Its type is always a list of keywords."""
+AUTO_TAGS = "auto_tags"
+"""Those of a clip's tags that a prompt alone gave it. A publish declares the field; no column fills it."""
 
 MAX_FIELDS = 32
 MAX_NAME = 64
@@ -146,6 +148,9 @@ class FieldType:
             return False
 
 
+TAG_LIST = FieldType("keyword", many=True)
+"""The type of `tags` and `auto_tags`."""
+
 DeclaredFields = Mapping[str, FieldType]
 """The types of the fields by name."""
 
@@ -190,8 +195,9 @@ def fields_of(declared: Mapping[str, object]) -> dict[str, FieldType]:
     Raises:
         ValueError: a name or a type is wrong, or there are more than `MAX_FIELDS`.
     """
-    if len(declared) > MAX_FIELDS:
-        raise ValueError(f"{len(declared)} fields are declared, wanted at most {MAX_FIELDS}: each costs an index")
+    num = len(set(declared) - {TAGS, AUTO_TAGS})
+    if num > MAX_FIELDS:
+        raise ValueError(f"{num} fields are declared, wanted at most {MAX_FIELDS}: each costs an index")
     found: dict[str, FieldType] = {}
     for name, kind in declared.items():
         require_field_name(name)
@@ -199,8 +205,9 @@ def fields_of(declared: Mapping[str, object]) -> dict[str, FieldType]:
             found[name] = FieldType.of(kind)
         except ValueError as error:
             raise ValueError(f"the field {name} is {_shown(kind)}: {error}") from None
-    if found.get(TAGS, FieldType("keyword", many=True)) != FieldType("keyword", many=True):
-        raise ValueError(f"the field {TAGS} is {found[TAGS].declaration!r}, wanted [keyword]: people set tags too")
+    for name in (TAGS, AUTO_TAGS):
+        if found.get(name, TAG_LIST) != TAG_LIST:
+            raise ValueError(f"the field {name} is {found[name].declaration!r}, wanted [keyword]: people set tags too")
     return found
 
 

@@ -14,7 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidseek_media.errors import ArtifactError, InputRejected
-from vidseek_media.fields.declared import TAGS, DeclaredFields, FieldType, FieldValue, field_name_of, fields_of
+from vidseek_media.fields.declared import (
+    AUTO_TAGS,
+    TAG_LIST,
+    TAGS,
+    DeclaredFields,
+    FieldValue,
+    field_name_of,
+    fields_of,
+)
 from vidseek_media.fields.statement import Statement
 from vidseek_media.files.json_files import read_json, write_json
 from vidseek_media.records import Rejection
@@ -139,6 +147,10 @@ class StoredFields:
             names = self._rows["video_id"].take(begins[:-1]).to_pylist()
             self._begins = {name: (begins[at], begins[at + 1]) for at, name in enumerate(names)}
 
+    def also_declaring(self, declared: DeclaredFields) -> StoredFields:
+        """Return the same with further declared fields."""
+        return StoredFields({**self.declared, **declared}, self.undeclared, self._rows)
+
     def of(self, video_id: str) -> list[Statement]:
         """Return the statements of a video, in their order.
 
@@ -192,7 +204,8 @@ def read_fields(folder: Path) -> StoredFields:
 
 
 def values_of_clip(
-    statements: Sequence[Statement], declared: DeclaredFields, start_ms: int, end_ms: int, index: int
+    statements: Sequence[Statement], declared: DeclaredFields, start_ms: int, end_ms: int, index: int,
+    *, auto_tags: Sequence[str] = (),
 ) -> dict[str, FieldValue | list[FieldValue]]:
     """Return the payload fields of a clip.
 
@@ -205,15 +218,18 @@ def values_of_clip(
         start_ms: Start of the clip.
         end_ms: End of the clip.
         index: Number of the clip in its video.
+        auto_tags: What prompts gave the clip. Every statement comes after them, so that a removal by people wins.
     """
     best: dict[str, tuple[tuple[bool, int], Statement]] = {}
-    lists: dict[str, dict[FieldValue, None]] = {}
+    lists: dict[str, dict[FieldValue, None]] = {TAGS: dict.fromkeys(auto_tags)} if auto_tags else {}
+    unstated = set(auto_tags)
     for each in statements:
         shared = each.shared_ms(start_ms, end_ms, index)
         if not shared or each.field not in declared:
             continue
         if declared[each.field].many:
             joined = lists.setdefault(each.field, {})
+            unstated.difference_update(map(str, each.values) if each.field == TAGS else ())
             for value in each.values:
                 joined.pop(value, None)
                 if not each.removed:
@@ -224,6 +240,8 @@ def values_of_clip(
         name: declared[name].payload_of(said.values) for name, (_, said) in best.items()
     }
     found |= {name: sorted(joined, key=lambda value: (str(type(value)), value)) for name, joined in lists.items() if joined}
+    if unstated:
+        found[AUTO_TAGS] = sorted(unstated)
     return dict(sorted(found.items()))
 
 
@@ -237,7 +255,7 @@ def with_tags(table: FieldTable, tags: Iterable[Statement]) -> FieldTable:
     said = tuple(tags)
     if not said:
         return table
-    declared = {**table.declared, TAGS: FieldType("keyword", many=True)}
+    declared = {**table.declared, TAGS: TAG_LIST}
     return dataclasses.replace(table, declared=declared, statements=(*table.statements, *said))
 
 

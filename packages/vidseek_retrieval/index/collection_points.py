@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_media.errors import ArtifactError, ConfigError
-from vidseek_media.fields.declared import DeclaredFields
+from vidseek_media.fields.declared import AUTO_TAGS, TAG_LIST, TAGS, DeclaredFields
 from vidseek_media.fields.statements import StoredFields, read_fields, values_of_clip
 from vidseek_media.files.json_files import read_json
 from vidseek_retrieval.confidence.calibration import Calibration
+from vidseek_retrieval.confidence.prompt_tags import AutoTags, Prompts
 from vidseek_retrieval.dedup.video_matches import Duplicate, duplicate_of
 from vidseek_retrieval.embedding.embedding_parts import PARTS_FOLDER, SUMMARY_FILE, Embeddings, read_parts
 from vidseek_retrieval.index.backend import Point
@@ -52,6 +53,8 @@ class Points:
     settings: IndexSettings
     fields: StoredFields = field(default_factory=StoredFields)
     """The fields that the user declared, and their values."""
+    auto_tags: AutoTags | None = None
+    """The tags of the clips that prompts gave, row for row of `clips`."""
 
     @property
     def encoder_version(self) -> str:
@@ -126,7 +129,9 @@ class Points:
             found |= {each: value for each, of in values.items() if (value := of(name)) is not None}
             added: dict[str, Any] = {field: value for of_clip in fields for field, value in of_clip(name).items()}
             own = stated(self.clips.videos[video])
-            added |= values_of_clip(own, self.fields.declared, start_ms, end_ms, index) if own else {}
+            auto = self.auto_tags.of_row(row) if self.auto_tags else []
+            if own or auto:
+                added |= values_of_clip(own, self.fields.declared, start_ms, end_ms, index, auto_tags=auto)
             yield Point(name, payload=self._payload(self.clips.videos[video], start_ms, end_ms, index, added), vectors=found)
 
     def _payload(
@@ -180,6 +185,27 @@ def read_points(
     fields = read_fields(fields_dir) if fields_dir else StoredFields()
     _refuse_taken(fields.declared)
     return Points(tables, published_clips(tables), video_payloads(tables), decided, settings, fields)
+
+
+def with_auto_tags(points: Points, prompts: Prompts) -> Points:
+    """Return points with the tags that prompts give their clips; the fields `tags` and `auto_tags` are declared then.
+
+    Args:
+        points: The points.
+        prompts: The prompts.
+
+    Raises:
+        ArtifactError: the prompts were embedded by another encoder.
+    """
+    if prompts.encoder_version != points.encoder_version:
+        raise ArtifactError(
+            f"the prompts of tags are of encoder_version {prompts.encoder_version}, the clips are of "
+            f"{points.encoder_version}", code="other-encoder", remedy="Run `dvc repro embed`",
+        )
+    return replace(
+        points, fields=points.fields.also_declaring({TAGS: TAG_LIST, AUTO_TAGS: TAG_LIST}),
+        auto_tags=prompts.tag(points.tables.embeddings.vectors, points.clips.places),
+    )
 
 
 def identity_of(points: Points, videos: NDArray[np.void], calibration: Calibration | None) -> str:

@@ -15,6 +15,7 @@ from vidseek_media.errors import ArtifactError, ConfigError, GateFailed
 from vidseek_media.files.json_files import write_json
 from vidseek_media.terminal.progress import counted
 from vidseek_retrieval.confidence.calibration import Calibration
+from vidseek_retrieval.confidence.prompt_tags import Prompts, TagCount
 from vidseek_retrieval.dedup.video_matches import Duplicate
 from vidseek_retrieval.index.aliases import (
     alias_problems,
@@ -26,7 +27,7 @@ from vidseek_retrieval.index.aliases import (
 )
 from vidseek_retrieval.index.backend import Alias, IndexBackend, Point
 from vidseek_retrieval.index.collection_metadata import CollectionMetadata, collection_name
-from vidseek_retrieval.index.collection_points import build_of, read_points
+from vidseek_retrieval.index.collection_points import build_of, read_points, with_auto_tags
 from vidseek_retrieval.index.difference.content import Content, TableContent, Whole
 from vidseek_retrieval.index.difference.record import Difference, Record
 from vidseek_retrieval.index.open_backend import Index, home_of
@@ -86,6 +87,8 @@ class PublishReport:
     """Collections that a rollback can return to, newest first."""
     removed: tuple[str, ...]
     """Collections that no alias needed any more, and remains of killed builds."""
+    auto_tags: tuple[TagCount, ...] = ()
+    """The tags of prompts, with the clips that have them."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of the receipt."""
@@ -109,6 +112,7 @@ def publish(
     calibration: Calibration | None = None,
     duplicates: Sequence[Duplicate] = (),
     fields_dir: Path | None = None,
+    prompts: Prompts | None = None,
     receipt: Path | None = None,
 ) -> PublishReport:
     """Make a collection, verify it, and move the alias to it. A failure leaves the live collection as it was.
@@ -133,6 +137,7 @@ def publish(
         calibration: Stored with the collection, for the confidence of hits; None for no confidence.
         duplicates: Decisions; searches fold duplicates into their originals. Those of unknown videos are ignored.
         fields_dir: The folder of fields.parquet, with the fields that the user declared; None for none.
+        prompts: Give clips tags, beside those of people; None for none.
         receipt: Where the report is written as JSON; None for nowhere.
 
     Raises:
@@ -151,6 +156,8 @@ def publish(
         embed_dir, cut_dir, ingest_dir, caption_dir, segment_dirs, cut=cut, settings=settings, duplicates=duplicates,
         fields_dir=fields_dir,
     )
+    if prompts is not None:
+        points = with_auto_tags(points, prompts)
     if calibration is not None and calibration.encoder_version != points.encoder_version:
         raise ArtifactError(
             f"the calibration is of encoder_version {calibration.encoder_version}, the clips are of "
@@ -176,6 +183,7 @@ def publish(
         num_changed=metadata.num_changed,
         previous=live.previous,
         removed=live.removed,
+        auto_tags=points.auto_tags.counts if points.auto_tags else (),
     )
     if receipt is not None:
         _write_receipt(receipt, report)

@@ -35,6 +35,7 @@ def video_digests(points: Points) -> NDArray[np.void]:
         content.update(points.tables.text_source(video_id) if has_texts else b"")
         whole = content.copy()
         whole.update(_bytes_of(points.tables.embeddings.vectors, points.clips.places[begin:end]))
+        whole.update(points.auto_tags.source(begin, end) if points.auto_tags else b"")
         for name, source in sources.items():
             whole.update(f"\n{name}\n".encode())
             for part in source(video_id, begin, end):
