@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -13,6 +14,9 @@ os.environ.update(
      "MLFLOW_DISABLE_TELEMETRY": "true", "BENTOML_DO_NOT_TRACK": "true", "GX_ANALYTICS_ENABLED": "false",
      "RAY_USAGE_STATS_ENABLED": "0", "TOKENIZERS_PARALLELISM": "false"}
 )
+
+# A stage makes hundreds of thousands of rows that live to its end: looking for cycles among them again and again finds none.
+gc.set_threshold(100_000, 10, 10)
 
 from vidseek.jobs.archive_lock import stage_at_work
 from vidseek.paths import ArchivePaths

@@ -37,7 +37,7 @@ class Folder:
         require_folder(self.root)
         root = self.root.resolve()
         sidecar = read_sidecar(root)
-        pictures = {name for caption in sidecar.captions for name in names_of(caption.file)}
+        pictures = {name for file in {each.file for each in sidecar.captions} for name in names_of(file)}
         paths: dict[str, Path] = {}
         rejected: dict[str, Refusal] = {}
         unlisted: dict[str, Path] = {}

@@ -57,7 +57,7 @@ class Remote:
         self._drop_stale(texts)
         downloads.fetch(fs, [self._file(names[name], name) for name in texts if name in FILES], url=self._url)
         sidecar = read_sidecar(self._root)
-        pictures = {name for caption in sidecar.captions for name in names_of(caption.file)}
+        pictures = {name for file in {each.file for each in sidecar.captions} for name in names_of(file)}
         videos = [name for name in names if _is_video(name, pictures)]
         rejected = {name: reason for name, reason in rejected.items() if _is_video(name, pictures)}
         rejected |= {name: FORGOTTEN for name in videos if self.address_of(name) in forgotten}
