@@ -114,6 +114,18 @@ def resolve(settings: TrainSettings, model: Model, num_pairs: int, *, default: P
     return Choice(filled, preset, _reason(asked, preset, model, num_pairs, sorted(given)))
 
 
+def holds_as_preset(settings: TrainSettings) -> bool:
+    """Whether updates are held at the limit of the settings' preset: that many of them reach it is then as intended.
+
+    Args:
+        settings: The complete settings.
+    """
+    own = PRESETS.get(settings.preset or "none", {})
+    return settings.hold_updates and all(
+        key in own and getattr(settings, key) == own[key] for key in ("hold_updates", "max_update_ratio")
+    )
+
+
 def preset_of(model: Model, num_pairs: int) -> Preset:
     """Return the preset for a model and a number of training pairs."""
     if model.num_parameters <= REAL_PARAMETERS:

@@ -52,6 +52,8 @@ class Outcome:
     update_ratio: float = 0.0
     """The largest update over its weight, in spectral norm, that was measured while training, and its layer."""
     update_layer: str = ""
+    updates_held: str = ""
+    """At the validation with most of them, how many layers' updates are held at `max_update_ratio`; empty if none is."""
     warnings: list[str] = field(default_factory=list)
     forecast: dict[str, Any] = field(default_factory=dict)
     """What the training was expected to take; see `forecast.Forecast`."""
@@ -126,12 +128,16 @@ def train_adapter(
         fitting.run(saved)
         model.to("cpu")
         ratio, layer = fitting.strongest
+        if held := fitting.held_updates():
+            tell(held)
         outcome = Outcome(
             name, True, "", backbone, len(data.train), fitting.steps_done, round(fitting.seconds, 1), run.id,
             preset=choice.preset, preset_reason=choice.reason, update_ratio=round(ratio, 4), update_layer=layer,
-            warnings=fitting.warnings, forecast=forecast.to_json(),
+            updates_held=held, warnings=fitting.warnings, forecast=forecast.to_json(),
         )
-        run.tag({"warnings": "; ".join(fitting.warnings), "update_ratio": f"{ratio:.4f} in {layer}"})
+        run.tag({
+            "warnings": "; ".join(fitting.warnings), "update_ratio": f"{ratio:.4f} in {layer}", "updates_held": held,
+        })
         _write_trained(outcome, fitting, pairs, out, report)
         run.log_folder(out / "adapter", under="adapter")
         run.log_folder(report, under="report")
@@ -292,7 +298,7 @@ def _write_report(outcome: Outcome, training: Trainer, out: Path, report: Path) 
     figures |= {
         "adapter_sha256": file_sha256(out / "adapter" / "adapter_model.safetensors"),
         "update_ratio": outcome.update_ratio, "update_layer": outcome.update_layer, "preset": outcome.preset,
-        "warnings": outcome.warnings,
+        "updates_held": outcome.updates_held, "warnings": outcome.warnings,
     }
     if training.sweep:
         figures["scale"] = choose(training.sweep).scale

@@ -42,6 +42,7 @@ from vidseek_training.fitting.grad_cache import (
 )
 from vidseek_training.fitting.losses import sigmoid_bias
 from vidseek_training.fitting.precision import multiplies_in_bf16
+from vidseek_training.fitting.presets import holds_as_preset
 from vidseek_training.fitting.timing import StepTimer
 from vidseek_training.settings import TrainSettings
 
@@ -357,13 +358,21 @@ class Trainer:
                 f"after step {self.steps_done} the update of {layer} is {ratios[layer]:.2f} of its weight in spectral norm, "
                 f"over {limit:g}: general knowledge is being overwritten; lower learning_rate, alpha or epochs",
             )
-        if limit is not None and 2 * self._num_held > len(ratios):
+        if 2 * self._num_held > len(ratios) and not holds_as_preset(self.settings):
             self.warn(
                 "held updates",
-                f"after step {self.steps_done} updates of {self._num_held} of {len(ratios)} layers are held at {limit:g} "
-                "of their weights: learning_rate, alpha or epochs are high for this backbone",
+                f"{self._held(self.steps_done, self._num_held)}: learning_rate, alpha or epochs are high for this backbone",
             )
         return ratios[layer]
+
+    def held_updates(self) -> str:
+        """Return one line about the validation at which the updates of most layers were held; empty if there was none."""
+        most = max(self.curves, key=lambda row: row["updates_held"], default={"updates_held": 0})
+        return self._held(int(most["step"]), int(most["updates_held"])) if most["updates_held"] else ""
+
+    def _held(self, step: int, count: int) -> str:
+        limit = self.settings.max_update_ratio
+        return f"after step {step} updates of {count} of {len(self._gauge)} layers are held at {limit:g} of their weights"
 
     def warn(self, kind: str, text: str) -> None:
         """Record a warning, once for each kind.

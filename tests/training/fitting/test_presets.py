@@ -6,7 +6,7 @@ import pytest
 
 from tests.raising import raises
 from vidseek_media.errors import ConfigError
-from vidseek_training.fitting.presets import PRESETS, Model, refuse_large, resolve
+from vidseek_training.fitting.presets import PRESETS, Model, holds_as_preset, refuse_large, resolve
 from vidseek_training.settings import TrainSettings
 
 TINY = Model("vidseek/viclip-tiny", 1_500_000, 50_000)
@@ -46,6 +46,15 @@ def test_presets__of_real_models_are_careful(preset: str) -> None:
     assert settings.warmup_text_steps == 0 and settings.mask_same_video and 0.0 in settings.scales
     assert 5.0e-5 <= settings.learning_rate <= 1.0e-3 and not {"stem", "token_embedding"} & set(settings.targets)
     assert settings.epochs is not None and settings.steps is None and settings.max_update_ratio == 0.2
+    assert holds_as_preset(settings)
+
+
+@pytest.mark.parametrize(("given", "is_preset"), [
+    ({"learning_rate": 1.0e-3}, True), ({"max_update_ratio": 0.3}, False), ({"hold_updates": False}, False),
+    ({"preset": "none", "hold_updates": True, "max_update_ratio": 0.2}, False), ({"preset": "tiny"}, False),
+])
+def test_holds_as_preset__only_at_the_limit_of_a_preset_that_holds(given: dict[str, Any], is_preset: bool) -> None:
+    assert holds_as_preset(resolve(TrainSettings(**given), TINY, 500, default="base-few").settings) is is_preset
 
 
 @pytest.mark.parametrize(("given", "gone"), [

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,6 +149,17 @@ def test_train_adapter__stops_when_validation_gains_nothing_more(
     result = trained(archive, backbone, tmp_path, SETTINGS.model_copy(update=patient))
     # The first validation is the best so far, the second gains nothing.
     assert result.outcome.num_steps == len(curves_of(result.report)) == 2
+
+
+def test_train_adapter__says_how_many_updates_the_preset_holds_and_does_not_warn_of_it(
+    archive: Archive, backbone: Path, tracked: Path, no_pictures: None, tmp_path: Path
+) -> None:
+    held = {"preset": "base-few", "hold_updates": True, "max_update_ratio": 0.2, "mask_same_video": False}
+    short = SETTINGS.model_copy(update={**held, "steps": 10, "evaluate_every": 4, "learning_rate": 5e-2})
+    result = trained(archive, backbone, tmp_path, short)
+    note, figures = result.outcome.updates_held, json.loads((result.report / "metrics.json").read_text())
+    assert re.fullmatch(r"after step \d+ updates of \d+ of \d+ layers are held at 0\.2 of their weights", note)
+    assert figures["updates_held"] == note and not any("held at" in each for each in figures["warnings"])
 
 
 def test_train_adapter__without_validation_pairs_trains_to_the_end(

@@ -382,3 +382,19 @@ def test_run__updates_that_are_held_are_under_the_limit_after_every_step(
     training.run()
     assert 0.19 < max(seen) <= 0.2  # the text tower's warm-up is held too
     assert training.curves[-1]["updates_held"] > 0 and any("held at 0.2" in each for each in training.warnings)
+
+
+@pytest.mark.parametrize(("preset", "limit", "warns"), [
+    ("base-few", 0.2, False), ("base-few", 0.1, True), ("none", 0.2, True),
+])
+def test_run__updates_that_the_preset_holds_are_noted_and_only_a_limit_of_one_s_own_is_warned_of(
+    fit: Callable[..., Trainer], preset: str, limit: float, warns: bool
+) -> None:
+    training = fit(learning_rate=5e-2, max_update_ratio=limit, hold_updates=True, preset=preset, warmup_text_steps=0)
+    assert training.held_updates() == ""
+    training.run()
+    most, layers = max(training.curves, key=lambda row: row["updates_held"]), len(training._gauge)
+    note = f"of {layers} layers are held at {limit:g} of their weights"
+    assert 2 * most["updates_held"] > layers
+    assert training.held_updates() == f"after step {most['step']} updates of {most['updates_held']} {note}"
+    assert [note in each for each in training.warnings] == [True] * warns
