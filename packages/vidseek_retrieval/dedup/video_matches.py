@@ -93,9 +93,8 @@ def match_of(one: Video, other: Video, alignment: Alignment, *, score: float) ->
     # What both have, in times of the first.
     reach = (max(0.0, -by.offset_ms / by.speed), min(float(one.duration_ms), (other.duration_ms - by.offset_ms) / by.speed))
     start, end = (float(each) for each in alignment.one_ms)
-    near_ms = 1.5 * alignment.step_ms
-    start = reach[0] if start - reach[0] <= near_ms else start
-    end = reach[1] if reach[1] - end <= near_ms else end
+    start = reach[0] if start - reach[0] <= alignment.near_ms[0] else start
+    end = reach[1] if reach[1] - end <= alignment.near_ms[1] else end
     mine = (max(0, round(start)), min(one.duration_ms, round(end)))
     theirs = (max(0, round(start * by.speed + by.offset_ms)), min(other.duration_ms, round(end * by.speed + by.offset_ms)))
     shares = (mine[1] - mine[0]) / max(one.duration_ms, 1), (theirs[1] - theirs[0]) / max(other.duration_ms, 1)

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.raising import raises
 from tests.retrieval.dedup.comparing.videos import CHANGES, STEP_MS, of_frames, shown
@@ -11,6 +13,7 @@ from tests.retrieval.pictures import picture
 from vidseek_media.errors import ArtifactError
 from vidseek_media.records import Video
 from vidseek_retrieval.dedup.comparing.alignment import align
+from vidseek_retrieval.dedup.comparing.fingerprints import fingerprint_of, picture_of
 from vidseek_retrieval.dedup.judging.scoring import log_odds
 from vidseek_retrieval.dedup.video_matches import (
     Duplicate,
@@ -18,6 +21,7 @@ from vidseek_retrieval.dedup.video_matches import (
     decide,
     duplicate_of,
     find_matches,
+    match_of,
     read_duplicates,
     same_videos,
     write_duplicates,
@@ -59,6 +63,33 @@ def test_match__a_trim_is_whole_where_four_fifths_are_left(lost_ms: int, is_whol
         (match,) = matches_of(frames(2, start_ms, 8000 - lost_ms), frames(2, 0, 8000))
         assert match.is_whole == is_whole and match.one_ms == (0, 8000 - lost_ms)
         assert match.other_ms == (pytest.approx(start_ms, abs=100), pytest.approx(start_ms + 8000 - lost_ms, abs=100))
+
+
+def windows(length_ms: int) -> list[int]:
+    """Times as the stage `frames` samples overlapping windows: far apart at both ends of a video, close in between."""
+    return [160, 560, 920, *range(1160, length_ms - 1200, 120), *(length_ms - each for each in (960, 560, 160))]
+
+
+@given(st.integers(0, 1500), st.sampled_from([6400, 6720, 7000, 7600]), st.booleans(), st.integers(0, 9))
+@settings(max_examples=8, deadline=None)
+def test_match__of_uneven_frames_a_trim_reaches_the_ends_of_both(
+    start_ms: int, length_ms: int, is_turned: bool, seed: int
+) -> None:
+    start_ms = min(start_ms, 8000 - length_ms)
+    sampled = {}
+    for name, begin, duration in (("a", start_ms, length_ms), ("b", 0, 8000)):
+        times = windows(duration)
+        pictures = [picture_of(frame) for frame in shown(seed, [begin + time for time in times])]
+        sampled[name] = fingerprint_of(times, pictures), video(name, seconds=duration / 1000)
+    keys = ("b", "a") if is_turned else ("a", "b")
+    (one, first), (other, second) = (sampled[key] for key in keys)
+    found = align(one, other)
+    assert found is not None
+    match = match_of(first, second, found, score=0.9)
+    assert match.is_whole
+    trim, whole = (match.other_ms, match.one_ms) if is_turned else (match.one_ms, match.other_ms)
+    assert list(trim) == pytest.approx([0, length_ms], abs=130)
+    assert list(whole) == pytest.approx([start_ms, start_ms + length_ms], abs=130)
 
 
 def test_match__a_part_gives_both_ranges() -> None:

@@ -77,14 +77,16 @@ class Alignment:
     """The span in the first video."""
     other_ms: tuple[int, int]
     evidence: Evidence
-    step_ms: float = 0.0
-    """Between two frames, of the video that has fewer, in time of the first."""
+    near_ms: tuple[float, float] = (0.0, 0.0)
+    """Before the span and after it: so near to the end of a video no frame says that the span stops before; in time of the
+    first.
+    """
 
     def turned(self) -> Alignment:
         """Return the same with the two videos exchanged."""
-        by = TimeMapping(1 / self.by.speed, -self.by.offset_ms / self.by.speed)
         view = View(self.view.theirs, self.view.mine, self.view.is_mirrored)
-        return Alignment(by, view, self.other_ms, self.one_ms, self.evidence, self.step_ms * self.by.speed)
+        near_ms = self.near_ms[0] * self.by.speed, self.near_ms[1] * self.by.speed
+        return Alignment(self.by.turned(), view, self.other_ms, self.one_ms, self.evidence, near_ms)
 
 
 def align(one: VideoFingerprint, other: VideoFingerprint) -> Alignment | None:
@@ -178,7 +180,8 @@ def _span(along: Along) -> tuple[int, int] | None:
     sums = np.concatenate([[0], np.cumsum(gains)])
     # The span with the largest sum.
     lowest = np.minimum.accumulate(sums)
-    end = int(np.argmax(sums - lowest))
+    above = sums - lowest
+    end = len(above) - 1 - int(np.argmax(above[::-1]))  # with the flat frames that follow, as with those before
     start = int(np.argmin(sums[: end + 1]))
     return (int(rows[start]), int(rows[end - 1])) if end - start >= 2 else None
 
@@ -197,6 +200,7 @@ def _alignment(
     tracks: tuple[Track, Track], along: Along, view: View, by: TimeMapping, span: tuple[int, int]
 ) -> Alignment:
     rows, mine, theirs = along
+    near_ms = _near(*tracks, by, rows, span)
     inside = (rows >= span[0]) & (rows <= span[1])
     rows, mine, theirs = rows[inside], mine[inside], theirs[inside]
     seen = np.asarray(mine.any(axis=1) & theirs.any(axis=1))
@@ -217,7 +221,7 @@ def _alignment(
         peak=_peak(tracks, by, rows[seen], alike), length=float(np.log1p((one_ms[1] - one_ms[0]) / 1000)),
         share=min(share, 1.0), area=min(view.mine.area, view.theirs.area),
     )
-    return Alignment(by, view, one_ms, other_ms, evidence, max(tracks[0].step_ms, tracks[1].step_ms / by.speed))
+    return Alignment(by, view, one_ms, other_ms, evidence, near_ms)
 
 
 def _spans(
@@ -233,6 +237,21 @@ def _spans(
     end = min(end, one.times_ms[-1] + steps[0], reach[1])
     theirs = [by.speed * each + by.offset_ms for each in (start, end)]
     return (max(0, round(start)), round(end)), (max(0, round(theirs[0])), round(theirs[1]))
+
+
+def _near(
+    one: Track, other: Track, by: TimeMapping, rows: NDArray[np.int64], span: tuple[int, int]
+) -> tuple[float, float]:
+    """How far the span may be from an end of a video and reach it: one frame that differs, or where none was compared."""
+    step_ms = max(one.step_ms, other.step_ms / by.speed)
+    slacks = []
+    for frame, outermost, is_before in ((span[0], rows[0], True), (span[1], rows[-1], False)):
+        time_ms = float(one.times_ms[frame])
+        gaps = one.gap_ms(time_ms, is_before=is_before), other.gap_ms(
+            time_ms * by.speed + by.offset_ms, is_before=is_before
+        ) / by.speed
+        slacks.append(max(1.5 * step_ms, sum(gaps) if frame == outermost else 0.0))
+    return slacks[0], slacks[1]
 
 
 def _peak(tracks: tuple[Track, Track], by: TimeMapping, rows: NDArray[np.int64], alike: Values) -> float:

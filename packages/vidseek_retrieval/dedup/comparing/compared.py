@@ -19,7 +19,7 @@ from vidseek_retrieval.dedup.comparing.registration import View
 from vidseek_retrieval.dedup.comparing.time_alignment import TimeMapping
 
 Pair = tuple[str, str]
-VERSION = 1
+VERSION = 2
 """Of how videos are compared: what another version found is not used."""
 _FILE = "compared.json"
 _MANY = 300
@@ -101,5 +101,5 @@ def _alignment(of: Mapping[str, Any]) -> Alignment:
         by=TimeMapping(**of["by"]),
         view=View(Rectangle(**view["mine"]), Rectangle(**view["theirs"]), bool(view["is_mirrored"])),
         one_ms=(of["one_ms"][0], of["one_ms"][1]), other_ms=(of["other_ms"][0], of["other_ms"][1]),
-        evidence=Evidence(**of["evidence"]), step_ms=of["step_ms"],
+        evidence=Evidence(**of["evidence"]), near_ms=(of["near_ms"][0], of["near_ms"][1]),
     )

@@ -46,6 +46,10 @@ class TimeMapping:
         """Return times of the other video."""
         return times_ms.astype(np.float64) * self.speed + self.offset_ms
 
+    def turned(self) -> TimeMapping:
+        """Return the mapping from the other video's times to those of the first."""
+        return TimeMapping(1 / self.speed, -self.offset_ms / self.speed)
+
 
 @dataclass(frozen=True)
 class Track:
@@ -94,6 +98,14 @@ class Track:
         gaps = np.maximum(self.times_ms[places + 1] - self.times_ms[places], 1)
         return places, np.clip((times_ms - self.times_ms[places]) / gaps, 0, 1).astype(np.float32)
 
+    def gap_ms(self, time_ms: float, *, is_before: bool) -> float:
+        """Return the time between the frame nearest to a time and the one before or after it; the last such at the ends."""
+        if len(self.times_ms) < 2:
+            return self.step_ms
+        place = int(np.abs(self.times_ms - time_ms).argmin()) - is_before
+        place = min(max(place, 0), len(self.times_ms) - 2)
+        return float(self.times_ms[place + 1] - self.times_ms[place])
+
     @property
     def step_ms(self) -> float:
         """Between two frames, as a rule."""
@@ -139,7 +151,7 @@ def agreement(one: Track, other: Track, mapping: TimeMapping) -> float:
     common = float(np.einsum("ij,ij->i", unit(moved, least=MOTION_LEVELS / 2), unit(their, least=MOTION_LEVELS / 2)).mean())
     span = float(np.ptp(one.times_ms[rows])) * mapping.speed
     least = min(float(np.ptp(one.times_ms)) * mapping.speed, float(np.ptp(other.times_ms)))
-    return float(np.clip(alike - _AGREES, 0, None).mean() / (1 - _AGREES) + common) * (span / max(least, 1.0)) ** 0.5
+    return float(np.clip(alike - _AGREES, 0, None).mean() / (1 - _AGREES) + common) * min(span / max(least, 1.0), 1.0) ** 0.5
 
 
 def covered(one: Track, other: Track, mapping: TimeMapping) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -177,7 +189,7 @@ def best_mapping(one: Track, other: Track) -> tuple[TimeMapping, float]:
     value, best = max(scored, key=lambda each: each[0])
     num = min(len(one.times_ms), len(other.times_ms))
     short = [max(2 - each, 0.0) + _SHORTFALL for each in (same_value, value)]
-    gain = num * np.log(short[0] / short[1])
+    gain = num * float(np.log(short[0] / short[1]))
     return (best, value) if gain > _PENALTY else (same, same_value)
 
 

@@ -49,7 +49,7 @@ def test_align__turned_is_the_other_way_round() -> None:
     np.testing.assert_allclose(back.by.times(found.by.times(times)), times)
     again = back.turned()
     assert again.by.speed == pytest.approx(found.by.speed) and again.by.offset_ms == pytest.approx(found.by.offset_ms)
-    assert again.view == found.view and again.step_ms == pytest.approx(found.step_ms)
+    assert again.view == found.view and again.near_ms == pytest.approx(found.near_ms)
 
 
 def test_align__black_is_like_nothing() -> None:
