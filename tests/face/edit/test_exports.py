@@ -20,7 +20,8 @@ from vidseek.archive import Archive
 from vidseek.edit.archive_sources import locate_events
 from vidseek.edit.events import Event, Handles, Moment, Places, notes_of, reel_names
 from vidseek.edit.export import export_text, format_of, write_export
-from vidseek_media.editing.frame_rates import parse_timecode
+from vidseek_media.editing.frame_rates import parse_timecode, rate_text
+from vidseek_media.editing.located_spans import SourceTimes
 from vidseek_media.errors import ConfigError, InputRejected
 from vidseek_media.forgotten import ForgottenVideo, write_forgotten
 
@@ -68,6 +69,27 @@ def test_otio__names_the_frames(archive: Archive, name: str) -> None:
         assert available.start_time <= start
         assert clip.source_range.end_time_exclusive() <= available.end_time_exclusive()
     assert_frames(path_of(clips[0].media_reference.target_url), made[0].times.rate, read)
+
+
+def event_at(rate: Fraction) -> Event:
+    times = SourceTimes(rate.numerator, rate.denominator, False, 100, None, False, 64, 48, False)
+    return Event(Moment("v", "v.mp4", 0, 1000), "file:///v.mp4", "V", times, 20, 45, 0, 0)
+
+
+@pytest.mark.parametrize(("rate", "counted"), [
+    (Fraction(10), 30), (Fraction(25, 2), 25), (Fraction(15), 30), (Fraction(8), 24), (Fraction(20), 60), (Fraction(1), 24),
+    (Fraction(15000, 1001), Fraction(30000, 1001)), (Fraction(48), 48), (Fraction(1499, 100), None), (Fraction(120), None),
+])
+def test_edl__other_rates_are_counted_at_a_standard_multiple(rate: Fraction, counted: Fraction | None) -> None:
+    if counted is None:
+        with raises(InputRejected, code="no-timecode-rate", naming=f"have {rate_text(rate)}"):
+            export_text([event_at(rate)], "edl", "cut")
+        return
+    line = next(line for line in export_text([event_at(rate)], "edl", "cut").splitlines() if line.startswith("001"))
+    at = [parse_timecode(text, Fraction(counted)) for text in line.split()[-4:]]
+    source_in, source_out, record_in, record_out = [found[0] / Fraction(counted) for found in at if found is not None]
+    assert (source_in, source_out) == (20 / rate, 45 / rate)
+    assert (record_in, record_out) == (0, 25 / rate)
 
 
 @pytest.mark.parametrize("name", FILES)
