@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import setuptools  # noqa: F401  it takes the place of distutils, and refuses to where a test before it imported that
 
 from tests.raising import raises
 from vidseek import installation
