@@ -88,8 +88,8 @@ def may_belong(name: str, stems: Collection[str]) -> bool:
         stems: Paths of the videos without their suffixes.
     """
     path = PurePosixPath(name)
-    parts = path.stem.split(".")
-    return any(path.with_name(".".join(parts[:num])).as_posix() in stems for num in range(1, len(parts) + 1) if parts[0])
+    heads = _heads(path.stem)
+    return heads[0] != "" and any(path.with_name(head).as_posix() in stems for head in heads)
 
 
 def marks_in(marks: Sequence[str]) -> tuple[str, bool, bool] | None:
@@ -140,10 +140,11 @@ def _subtitles_in(folder: Path, stems: Collection[str]) -> tuple[dict[str, list[
     found: dict[str, list[SubtitleFile]] = defaultdict(list)
     passed_over = []
     others = {_spelled(path.stem) for path in files if path.suffix.lower() not in (*SUFFIXES, *UNREAD_SUFFIXES)}
+    folded = {stem.casefold(): stem for stem in sorted(stems)}
     for path in files:
         if path.suffix.lower() in SUFFIXES and (owner := _owner_of(path, stems)):
             found[owner[0]].append(owner[1])
-        elif path.suffix.lower() in (*SUFFIXES, *UNREAD_SUFFIXES) and (why := _why_not(path, stems, others)):
+        elif path.suffix.lower() in (*SUFFIXES, *UNREAD_SUFFIXES) and (why := _why_not(path, folded, others)):
             passed_over.append(PassedOver(path, why))
     return {stem: sorted(every, key=lambda each: _order(each, stem)) for stem, every in found.items()}, passed_over
 
@@ -168,23 +169,33 @@ def _order(file: SubtitleFile, stem: str) -> tuple[int, str]:
     return 2 if file.is_forced else 1, name
 
 
-def _why_not(path: Path, stems: Collection[str], others: Collection[str]) -> str:
-    """Return why a file of subtitles is not read; empty if it belongs to a file that is no video of the archive."""
+def _why_not(path: Path, folded: Mapping[str, str], others: Collection[str]) -> str:
+    """Return why a file of subtitles is not read; empty if it belongs to a file that is no video of the archive.
+
+    Args:
+        path: Of the file.
+        folded: Stems of the videos, by the same in small letters.
+        others: Stems of all files beside it that are no subtitles.
+    """
     name = _spelled(path.stem)
-    near = [
-        stem for stem in stems
-        if name.casefold().startswith(stem.casefold()) and not name[len(stem) : len(stem) + 1].isalnum()
-    ]
-    if not near:
-        of_other = any(name == other or name.startswith(f"{other}.") for other in others)
-        is_read = path.suffix.lower() in SUFFIXES
+    ends = (end for end in range(len(name), 0, -1) if not name[end : end + 1].isalnum())
+    end = next((end for end in ends if name[:end].casefold() in folded), 0)
+    is_read = path.suffix.lower() in SUFFIXES
+    if not end:
+        of_other = any(head in others for head in _heads(name))
         return "" if of_other or not is_read else "no video here has its name: name it like its video, with .en for English"
-    stem = max(near, key=len)
-    if path.suffix.lower() not in SUFFIXES:
+    stem = folded[name[:end].casefold()]
+    if not is_read:
         return f"is no SRT or WebVTT file, and is not read: write it again as {stem}.srt"
-    mark = name[len(stem) :].strip(". ")
+    mark = name[end:].strip(". ")
     why = f"{mark!r} in its name is no language" if mark else "its name has other capitals than that of its video"
     return f"{why}: name it like {stem}.en{path.suffix}"
+
+
+def _heads(stem: str) -> list[str]:
+    """Return what stands before each dot of a stem, and the stem itself."""
+    parts = stem.split(".")
+    return [".".join(parts[:num]) for num in range(1, len(parts) + 1)]
 
 
 def _spelled(stem: str) -> str:
