@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vidseek.actions.forget import video_named
+from vidseek.actions.forget import video_named, video_unknown
 from vidseek.archive import Archive
 from vidseek.edit.events import Event, Handles, LeftOut, Moment, Places, events_of
 from vidseek_media.editing.located_spans import LocatedSpans
@@ -123,10 +123,7 @@ def find_moment(archive: Archive, name: str) -> Moment:
     named, span = _clip_named(archive, name) if _CLIP_ID.fullmatch(name) else _span_named(name)
     video_id = video_named(named, {each.video_id: each.uris for each in videos.values()})
     if video_id is None:
-        raise InputRejected(
-            f"there is no video {named!r} in {archive.ingest / 'videos.parquet'}", code="unknown-video",
-            remedy="Name the video_id or the uri of a hit, or the first digits of the id",
-        )
+        raise video_unknown(archive, named)
     video = videos[video_id]
     return Moment(video_id, video.uris[0], *span, title=video.title)
 
