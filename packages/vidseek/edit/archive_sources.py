@@ -84,10 +84,12 @@ def _read_times(
 ) -> tuple[dict[str, LocatedSpans], dict[str, VidseekError]]:
     from vidseek_media.decoding.worker_batch import run_each
 
-    spans = {video_id: tuple(span_of(each) for each in moments if each.video_id == video_id) for video_id in paths}
     located: dict[str, LocatedSpans] = {}
     faults: dict[str, VidseekError] = {}
-    jobs = [(video_id, path, spans[video_id]) for video_id, path in paths.items()]
+    jobs = [
+        (video_id, path, tuple((each.start_ms, each.end_ms) for each in moments if each.video_id == video_id))
+        for video_id, path in paths.items()
+    ]
     for outcome in run_each(_located, jobs, workers=2, timeout_seconds=READ_SECONDS):
         video_id, path, _ = outcome.item
         if outcome.value is not None:
@@ -95,11 +97,6 @@ def _read_times(
         elif (error := outcome.error) is not None:
             faults[video_id] = InputRejected(f"{path.name}: {error.message}", code=error.code, remedy=error.remedy)
     return located, faults
-
-
-def span_of(moment: Moment) -> Span:
-    """Return start and end of a moment in milliseconds."""
-    return moment.start_ms, moment.end_ms
 
 
 def _located(job: tuple[str, Path, tuple[Span, ...]]) -> LocatedSpans:
