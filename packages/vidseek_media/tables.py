@@ -99,7 +99,7 @@ FIELDS = pa.schema([
     ("values", _texts), ("removed", pa.bool_()),
 ])
 """Values of fields that a user declared, in the order in which they count; a row is a
-`vidseek_media.fields.statements.Statement`, which says what the columns hold."""
+`vidseek_media.fields.statement.Statement`, which says what the columns hold."""
 
 FORGOTTEN = pa.schema([
     ("video_id", _text), ("uris", _texts), ("addresses", _texts), ("title", _text), ("forgotten_at", _text),

@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 import vidseek.archive
 import vidseek.cli
 import vidseek.printing
+from tests.face.calling import call
 from tests.forking import run_command
 from tests.media.conftest import write_video
 from tests.raising import raises
@@ -73,15 +74,6 @@ def run(*args: str, folder: Path, **environment: str) -> subprocess.CompletedPro
 def code_of(ended: subprocess.CompletedProcess[str]) -> str:
     """The code of the error that the command, called with `--json`, printed."""
     return str(json.loads(ended.stdout)["error"]["code"])
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *args: str) -> int:
-    """`main` in this process; its exit code."""
-    monkeypatch.setattr(sys, "argv", ["vidseek", *args])
-    monkeypatch.setattr(vidseek.printing, "has_printed_json", False)  # a command is a process of its own
-    with pytest.raises(SystemExit) as ended:
-        vidseek.cli.main()
-    return int(ended.value.code or 0)
 
 
 @pytest.fixture

@@ -71,10 +71,7 @@ def plan_forget(archive: Archive, name: str, *, again: bool = False) -> Plan:
             raise InputRejected(
                 f"{old} is forgotten already", code="forgotten-already", remedy="`vidseek forget --undo` takes it back",
             )
-        raise InputRejected(
-            f"there is no video {name!r} in {archive.ingest / 'videos.parquet'}", code="unknown-video",
-            remedy="Name the video_id or the uri of a hit, or the first digits of the id",
-        )
+        raise video_unknown(archive, name)
     video = next(each for each in videos if each.video_id == video_id)
     clips = _rows(archive.cut / "clips.parquet", CLIPS, video_id)
     downloads, kept = _files_of(archive, video)
@@ -197,11 +194,21 @@ def id_of_video(archive: Archive, name: str) -> str:
     forgotten = read_forgotten(archive.decisions).video_ids
     uris = {each.video_id: each.uris for each in read_videos(archive.ingest) if each.video_id not in forgotten}
     if (found := video_named(name, uris)) is None:
-        raise InputRejected(
-            f"there is no video {name!r} in {archive.ingest / 'videos.parquet'}", code="unknown-video",
-            remedy="Name the video_id or the uri of a hit, or the first digits of the id",
-        )
+        raise video_unknown(archive, name)
     return found
+
+
+def video_unknown(archive: Archive, name: str) -> InputRejected:
+    """Return the error that no video of an archive has a name.
+
+    Args:
+        archive: The archive.
+        name: As `video_named` takes it.
+    """
+    return InputRejected(
+        f"there is no video {name!r} in {archive.ingest / 'videos.parquet'}", code="unknown-video",
+        remedy="Name the video_id or the uri of a hit, or the first digits of the id",
+    )
 
 
 def video_named(name: str, videos: dict[str, tuple[str, ...]]) -> str | None:

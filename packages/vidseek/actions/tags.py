@@ -23,14 +23,14 @@ def target_of_clip(archive: Archive, clip_id: str) -> Target:
         ClipUnknown: the archive has no such clip, or its video was forgotten.
         ArtifactError: nothing was cut.
     """
-    from vidseek_media.cutting.cut import read_clips
+    from vidseek_media.cutting.cut import find_clip
     from vidseek_media.forgotten import read_forgotten
     from vidseek_retrieval.search.browse import ClipUnknown
 
-    found = next((each for each in read_clips(archive.cut) if str(each.clip_id) == clip_id.strip().lower()), None)
-    if found is None or found.video_id in read_forgotten(archive.decisions).video_ids:
+    found = find_clip(archive.cut, clip_id.strip().lower())
+    if found is None or found[0] in read_forgotten(archive.decisions).video_ids:
         raise ClipUnknown(f"the archive has no clip {clip_id}", remedy="Take the best_clip_id of a hit")
-    return found.video_id, (found.start_ms, found.end_ms)
+    return found
 
 
 def target_of_video(archive: Archive, name: str) -> Target:

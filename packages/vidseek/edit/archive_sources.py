@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vidseek.actions.forget import video_named
+from vidseek.actions.forget import video_named, video_unknown
 from vidseek.archive import Archive
 from vidseek.edit.events import Event, Handles, LeftOut, Moment, Places, events_of
 from vidseek_media.editing.located_spans import LocatedSpans
@@ -84,10 +84,12 @@ def _read_times(
 ) -> tuple[dict[str, LocatedSpans], dict[str, VidseekError]]:
     from vidseek_media.decoding.worker_batch import run_each
 
-    spans = {video_id: tuple(span_of(each) for each in moments if each.video_id == video_id) for video_id in paths}
     located: dict[str, LocatedSpans] = {}
     faults: dict[str, VidseekError] = {}
-    jobs = [(video_id, path, spans[video_id]) for video_id, path in paths.items()]
+    jobs = [
+        (video_id, path, tuple((each.start_ms, each.end_ms) for each in moments if each.video_id == video_id))
+        for video_id, path in paths.items()
+    ]
     for outcome in run_each(_located, jobs, workers=2, timeout_seconds=READ_SECONDS):
         video_id, path, _ = outcome.item
         if outcome.value is not None:
@@ -95,11 +97,6 @@ def _read_times(
         elif (error := outcome.error) is not None:
             faults[video_id] = InputRejected(f"{path.name}: {error.message}", code=error.code, remedy=error.remedy)
     return located, faults
-
-
-def span_of(moment: Moment) -> Span:
-    """Return start and end of a moment in milliseconds."""
-    return moment.start_ms, moment.end_ms
 
 
 def _located(job: tuple[str, Path, tuple[Span, ...]]) -> LocatedSpans:
@@ -120,34 +117,30 @@ def find_moment(archive: Archive, name: str) -> Moment:
     from vidseek_media.sources.ingest import read_videos
 
     videos = {video.video_id: video for video in read_videos(archive.ingest)}
-    named = _clip_named(archive, name) if _CLIP_ID.fullmatch(name) else _span_named(name)
-    video_id = video_named(named[0], {each.video_id: each.uris for each in videos.values()})
+    named, span = _clip_named(archive, name) if _CLIP_ID.fullmatch(name) else _span_named(name)
+    video_id = video_named(named, {each.video_id: each.uris for each in videos.values()})
     if video_id is None:
-        raise InputRejected(
-            f"there is no video {named[0]!r} in {archive.ingest / 'videos.parquet'}", code="unknown-video",
-            remedy="Name the video_id or the uri of a hit, or the first digits of the id",
-        )
+        raise video_unknown(archive, named)
     video = videos[video_id]
-    return Moment(video_id, video.uris[0], named[1], named[2], video.title)
+    return Moment(video_id, video.uris[0], *span, title=video.title)
 
 
-def _span_named(name: str) -> tuple[str, int, int]:
+def _span_named(name: str) -> tuple[str, Span]:
     match = _MOMENT.fullmatch(name.strip())
     if match is None or int(match["start"]) >= int(match["end"]):
         raise InputRejected(
             f"{name!r} names no moment", code="bad-moment",
             remedy="Copy the moment of a hit, such as 1f2e3d4c5b6a:12000-15500, or its best_clip_id",
         )
-    return match["video"], int(match["start"]), int(match["end"])
+    return match["video"], (int(match["start"]), int(match["end"]))
 
 
-def _clip_named(archive: Archive, clip_id: str) -> tuple[str, int, int]:
-    from vidseek_media.tables import CLIPS, read_table
+def _clip_named(archive: Archive, clip_id: str) -> tuple[str, Span]:
+    from vidseek_media.cutting.cut import find_clip
 
-    clips = read_table(archive.cut / "clips.parquet", CLIPS, columns=["clip_id", "video_id", "start_ms", "end_ms"])
-    for row in clips[clips["clip_id"] == clip_id].to_dict("records"):
-        return str(row["video_id"]), int(row["start_ms"]), int(row["end_ms"])
-    raise InputRejected(f"there is no clip {clip_id}", code="bad-moment", remedy="Take best_clip_id of a hit")
+    if (found := find_clip(archive.cut, clip_id)) is None:
+        raise InputRejected(f"there is no clip {clip_id}", code="bad-moment", remedy="Take best_clip_id of a hit")
+    return found
 
 
 def cut_moment(archive: Archive, moment: Moment, out: Path, *, force: bool, threads: int) -> MomentFile:

@@ -303,6 +303,23 @@ def read_clip_columns(folder: Path, *, video_ids: Collection[str] | None = None)
     return columns
 
 
+def find_clip(folder: Path, clip_id: str) -> tuple[str, Span] | None:
+    """Return the video_id and the span of a clip; None if there is no such clip.
+
+    Args:
+        folder: Output of the stage `cut`.
+        clip_id: As the table has it.
+
+    Raises:
+        ArtifactError: as in `read_clip_columns`.
+    """
+    clips = read_clip_columns(folder)
+    if clip_id not in clips.clip_ids:
+        return None
+    at = clips.clip_ids.index(clip_id)
+    return clips.video_ids[at], (clips.starts_ms[at], clips.ends_ms[at])
+
+
 def _outside(video: Video, wanted: Span) -> Rejection:
     return Rejection(
         f"{video.video_id}:{wanted[0]}:{wanted[1]}", "cut",

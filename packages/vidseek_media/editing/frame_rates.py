@@ -62,10 +62,9 @@ def constant_rate(seconds: NDArray[np.float64], stated: list[Fraction]) -> Fract
     if len(seconds) < 2:
         return near_standard(stated[0]) if stated else Fraction(25)
     measured = (len(seconds) - 1) / float(seconds[-1] - seconds[0])
-    fitting = [near_standard(rate) for rate in stated if _fits(seconds, near_standard(rate))]
     by_distance = sorted(STANDARD_RATES, key=lambda rate: abs(float(rate) - measured))
-    fitting += [rate for rate in by_distance if _fits(seconds, rate)]
-    return fitting[0] if fitting else Fraction(measured).limit_denominator(1001)
+    fitting = (rate for rate in (*map(near_standard, stated), *by_distance) if _fits(seconds, rate))
+    return next(fitting, Fraction(measured).limit_denominator(1001))
 
 
 def _fits(seconds: NDArray[np.float64], rate: Fraction) -> bool:

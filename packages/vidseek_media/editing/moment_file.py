@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
+from itertools import chain, pairwise
 from math import ceil
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -242,7 +242,7 @@ def _encoded(span: _Span, container: Any, threads: int) -> _Packets:
     frames = frames_at(span.path, sorted(set(times_ms)), plan=plan, threads=threads)
     head = next(frames)
     stream.height, stream.width = (max(2, side - side % 2) for side in head.pixels.shape[:2])
-    return _encoded_packets(span, stream, ticks, heapq.merge([head], frames, key=lambda each: each.wanted_ms))
+    return _encoded_packets(span, stream, ticks, chain([head], frames))
 
 
 def _encoded_packets(span: _Span, stream: Any, ticks: Fraction, frames: Iterable[Any]) -> _Packets:
@@ -282,12 +282,7 @@ def _sound_of(span: _Span, sound: Any, stream: Any, container: Any, *, may_copy:
     layout = "mono" if head.layout.nb_channels == 1 else "stereo"
     out = container.add_stream("aac", rate=rate, layout=layout)
     out.codec_context.bit_rate = 96_000 if layout == "mono" else 192_000
-    return _encoded_sound(_joined(head, frames), out, rate, layout, begin, span.seconds)
-
-
-def _joined(head: Any, rest: Iterator[Any]) -> Iterator[Any]:
-    yield head
-    yield from rest
+    return _encoded_sound(chain([head], frames), out, rate, layout, begin, span.seconds)
 
 
 def _shifted_sound(packets: Iterable[Any], out: Any, begin: Fraction, seconds: Fraction) -> _Packets:

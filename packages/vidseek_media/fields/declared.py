@@ -84,11 +84,6 @@ class FieldType:
         """The declaration, as `of` takes it."""
         return [self.kind] if self.many else self.kind
 
-    @property
-    def wanted(self) -> str:
-        """What a value must be, for messages."""
-        return _WANTED[self.kind]
-
     def parse(self, value: object) -> FieldValue:
         """Return one value of the field.
 
@@ -107,7 +102,7 @@ class FieldType:
         try:
             return _PARSERS[self.kind](value)
         except InputRejected:
-            raise InputRejected(f"{_shown(value)}, wanted {self.wanted}", code="bad-field-value") from None
+            raise InputRejected(f"{_shown(value)}, wanted {_WANTED[self.kind]}", code="bad-field-value") from None
 
     def values_of(self, cell: str) -> tuple[FieldValue, ...]:
         """Return the values of a cell of a table; () for an empty one.

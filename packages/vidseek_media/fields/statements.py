@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -140,12 +140,9 @@ class StoredFields:
         self.declared: DeclaredFields = declared or {}
         self.undeclared = tuple(undeclared)
         self._rows = FIELDS.empty_table() if rows is None else rows.combine_chunks()
-        self._begins: dict[str, tuple[int, int]] = {}
-        if self._rows.num_rows:
-            codes = pc.rank(self._rows["video_id"], tiebreaker="dense").to_numpy()
-            begins = np.append(np.flatnonzero(np.append(True, codes[1:] != codes[:-1])), len(codes)).tolist()
-            names = self._rows["video_id"].take(begins[:-1]).to_pylist()
-            self._begins = {name: (begins[at], begins[at + 1]) for at, name in enumerate(names)}
+        runs = pc.run_end_encode(self._rows["video_id"].combine_chunks())
+        ends = runs.run_ends.to_pylist()
+        self._begins = dict(zip(runs.values.to_pylist(), pairwise([0, *ends]), strict=True))
 
     def also_declaring(self, declared: DeclaredFields) -> StoredFields:
         """Return the same with further declared fields."""

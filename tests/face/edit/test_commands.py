@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import vidseek.cli
+from tests.face import calling
 from tests.face.edit.edit_archive import hit_of, write_edit_archive
 from tests.media.editing.numbered import frames_in
 from vidseek.archive import Archive
@@ -24,13 +23,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 
 
 def call(monkeypatch: pytest.MonkeyPatch, archive: Archive, *args: str) -> int:
-    """`main` in this process, in the archive's folder; its exit code."""
+    """As `calling.call`, in the archive's folder."""
     monkeypatch.setenv("VIDSEEK_HOME", str(archive.root))
-    monkeypatch.setattr(sys, "argv", ["vidseek", *args])
-    monkeypatch.setattr("vidseek.printing.has_printed_json", False)
-    with pytest.raises(SystemExit) as ended:
-        vidseek.cli.main()
-    return int(ended.value.code or 0)
+    return calling.call(monkeypatch, *args)
 
 
 def answer(archive: Archive, *hits: dict[str, Any]) -> dict[str, Any]:
