@@ -165,8 +165,7 @@ class Jobs:
         return {"video_id": video_id, "forgotten": True, "kept": kept, "job": job.to_json()}
 
     def _publish(self, name: str) -> None:
-        waiting = self._queue.table.queued(limit=self._queue.settings.max_waiting)
-        if not waiting:  # any run publishes
+        if not self._queue.table.queued(limit=1):  # any run publishes
             with suppress(JobQueueFull):
                 self._queue.add_scan(name)
 
