@@ -158,7 +158,7 @@ class Jobs:
         except (ArtifactError, VideoGone):
             raise
         except InputRejected as error:
-            raise VideoGone(f"the archive has no video {video_id}", remedy="Take a video_id of a hit") from error
+            raise VideoGone.of(video_id) from error
         decide_forgotten(self._archive, plan)
         job = self._queue.add_removal(video_id, plan.video.uris[0])
         kept = list(plan.video.uris) if plan.kept else []
