@@ -21,10 +21,10 @@ from vidseek.edit.events import Handles, LeftOut, Moment, Places, events_of, not
 from vidseek.edit.export import FORMATS, export_text
 from vidseek_media.editing.located_spans import LocatedSpans
 from vidseek_media.errors import InputRejected
+from vidseek_media.fields.declared import DeclaredFields, declared_values
 from vidseek_media.urls import bare_url
 
 if TYPE_CHECKING:
-    from vidseek_media.fields.declared import DeclaredFields
     from vidseek_retrieval.index.backend import Point
 
 MAX_MS = 10**9
@@ -178,7 +178,7 @@ def _moments_of(
         moments.append(Moment(
             str(payload["video_id"]), str(payload.get("uri", "")), *_span(payload, each.start_ms, each.end_ms),
             title=str(payload.get("title") or ""), clip_id=point.clip_id,
-            fields={name: payload[name] for name in declared if name in payload},
+            fields=declared_values(payload, declared),
         ))
     return moments, left_out
 
