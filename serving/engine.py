@@ -244,8 +244,7 @@ class Engine:
             ClipGone, MediaGone: the clip or the file does not exist.
             NotReady: there is no model or no index.
         """
-        uri = str((await self.clip(clip_id)).payload.get("uri", ""))
-        return await self.in_thread(lambda: find_media(self._places.source, uri))
+        return await self.file_of(await self.clip(clip_id))
 
     async def strip(self, clip_id: str, *, frames: int = 1) -> bytes:
         """Return a JPEG of frames of a clip side by side; it is cached on disk.
@@ -266,7 +265,7 @@ class Engine:
             return await self.in_thread(kept.read_bytes)
         start_ms, end_ms = int(point.payload["start_ms"]), int(point.payload["end_ms"])
         times_ms = [start_ms + (2 * part + 1) * (end_ms - start_ms) // (2 * frames) for part in range(frames)]
-        return await self._decode_jpeg(await self.media(clip_id), times_ms, kept)
+        return await self._decode_jpeg(await self.file_of(point), times_ms, kept)
 
     async def still(self, media: Media, at_ms: int) -> bytes:
         """Return a JPEG of the frame of a video at a time.

@@ -176,7 +176,7 @@ class Admin:
                 f"{path} cannot be read: {error}", code="json-unreadable", remedy="Run `dvc repro`",
             ) from error
         if not rows:
-            raise VideoGone(f"the archive has no video {video_id}", remedy="Take a video_id of a hit")
+            raise VideoGone.of(video_id)
         return str(rows[0]["uris"][0])
 
     async def _away(self, work: Callable[[], Any]) -> Any:

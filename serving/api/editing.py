@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import FastAPI, Query, Request
@@ -21,7 +21,11 @@ from vidseek.edit.events import Handles, LeftOut, Moment, Places, events_of, not
 from vidseek.edit.export import FORMATS, export_text
 from vidseek_media.editing.located_spans import LocatedSpans
 from vidseek_media.errors import InputRejected
+from vidseek_media.fields.declared import DeclaredFields, declared_values
 from vidseek_media.urls import bare_url
+
+if TYPE_CHECKING:
+    from vidseek_retrieval.index.backend import Point
 
 MAX_MS = 10**9
 AT_ONCE = 4
@@ -134,8 +138,10 @@ async def _exported(engine: Engine, asked: ExportRequest) -> dict[str, Any]:
             f"{len(asked.moments)} moments are asked for, at most {most} are exported", code="too-many-events",
             remedy="Export them in parts",
         )
-    moments, left_out = await _moments_of(engine, asked.moments)
-    located, faults = await _located(engine, moments)
+    points = await engine.points([each.clip_id for each in asked.moments])
+    declared = await engine.browse(lambda live: live.metadata.declared)
+    moments, left_out = _moments_of(asked.moments, points, declared)
+    located, faults = await _located(engine, moments, points)
     left_out += [LeftOut(each, *faults[each.video_id]) for each in moments if each.video_id in faults]
     kept = [each for each in moments if each.video_id in located]
     if left_out and not kept:
@@ -157,9 +163,9 @@ def _file_stem(name: str) -> str:
     return "".join(char if char.isalnum() or char in " -_" else "_" for char in name).strip()[:80] or "vidseek"
 
 
-async def _moments_of(engine: Engine, asked: Sequence[ExportedMoment]) -> tuple[list[Moment], list[LeftOut]]:
-    points = await engine.points([each.clip_id for each in asked])
-    declared = await engine.browse(lambda live: live.metadata.declared)
+def _moments_of(
+    asked: Sequence[ExportedMoment], points: Mapping[str, Point], declared: DeclaredFields
+) -> tuple[list[Moment], list[LeftOut]]:
     moments: list[Moment] = []
     left_out: list[LeftOut] = []
     for each in asked:
@@ -172,13 +178,13 @@ async def _moments_of(engine: Engine, asked: Sequence[ExportedMoment]) -> tuple[
         moments.append(Moment(
             str(payload["video_id"]), str(payload.get("uri", "")), *_span(payload, each.start_ms, each.end_ms),
             title=str(payload.get("title") or ""), clip_id=point.clip_id,
-            fields={name: payload[name] for name in declared if name in payload},
+            fields=declared_values(payload, declared),
         ))
     return moments, left_out
 
 
 async def _located(
-    engine: Engine, moments: Sequence[Moment]
+    engine: Engine, moments: Sequence[Moment], points: Mapping[str, Point]
 ) -> tuple[dict[str, LocatedSpans], dict[str, tuple[str, str]]]:
     """Return the times of each video, and of those that cannot be read the reason and its code."""
     located: dict[str, LocatedSpans] = {}
@@ -191,7 +197,7 @@ async def _located(
     async def read(video_id: str, of_video: Sequence[Moment]) -> None:
         async with turn:
             try:
-                media = await engine.media(of_video[0].clip_id)
+                media = await engine.file_of(points[of_video[0].clip_id])
                 located[video_id] = await engine.locate(media, [(each.start_ms, each.end_ms) for each in of_video])
             except InputRejected as error:
                 faults[video_id] = f"{bare_url(of_video[0].uri)}: {error.message}", error.code

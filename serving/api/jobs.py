@@ -158,15 +158,14 @@ class Jobs:
         except (ArtifactError, VideoGone):
             raise
         except InputRejected as error:
-            raise VideoGone(f"the archive has no video {video_id}", remedy="Take a video_id of a hit") from error
+            raise VideoGone.of(video_id) from error
         decide_forgotten(self._archive, plan)
         job = self._queue.add_removal(video_id, plan.video.uris[0])
         kept = list(plan.video.uris) if plan.kept else []
         return {"video_id": video_id, "forgotten": True, "kept": kept, "job": job.to_json()}
 
     def _publish(self, name: str) -> None:
-        waiting = self._queue.table.queued(limit=self._queue.settings.max_waiting)
-        if not waiting:  # any run publishes
+        if not self._queue.table.queued(limit=1):  # any run publishes
             with suppress(JobQueueFull):
                 self._queue.add_scan(name)
 

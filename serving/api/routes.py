@@ -37,6 +37,7 @@ from serving.inputs.media import takes_range
 from serving.model import QueryVector
 from vidseek.settings import ServeSettings
 from vidseek_media.errors import InputRejected
+from vidseek_media.fields.declared import declared_values
 from vidseek_media.urls import bare_url
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -158,7 +159,7 @@ def _add_clips(app: FastAPI, engine: Engine) -> None:
         own = f"/v1/clips/{point.clip_id}"
         known = {name: point.payload.get(name) for name in ClipAnswer.model_fields}
         known["uri"] = bare_url(str(known["uri"] or ""))
-        known["fields"] = {name: point.payload[name] for name in declared if name in point.payload}
+        known["fields"] = declared_values(point.payload, declared)
         return {**known, "clip_id": point.clip_id, "thumbnail_url": f"{own}/thumbnail", "media_url": f"{own}/media"}
 
     @app.get(

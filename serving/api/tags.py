@@ -70,7 +70,7 @@ class Tagging:
         try:
             return target_of_video(self._archive, video_id)
         except InputRejected as error:
-            raise VideoGone(f"the archive has no video {video_id}", remedy="Take a video_id of a hit") from error
+            raise VideoGone.of(video_id) from error
 
     async def _decide(self, target: Target, tag: str, *, has_tag: bool, who: str) -> dict[str, Any]:
         try:

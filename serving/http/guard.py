@@ -16,11 +16,8 @@ from vidseek_media.errors import InputRejected, VidseekError
 OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
 """Paths that monitoring may ask for without a key."""
 
-ADMIN_PATHS = ("/v1/admin", "/v1/videos", "/v1/jobs")
-"""Routes at and below these have a key of their own."""
-
-_ADMIN_PATTERN = re.compile(r"/v1/clips/[^/]+/tags(?:/.*)?", re.DOTALL)
-"""Tags of a clip change what everybody finds, so they want that key too."""
+ADMIN_PATHS = re.compile(r"/v1/(?:admin|videos|jobs|clips/[^/]+/tags)(?:/.*)?", re.DOTALL)
+"""Routes at and below these have a key of their own. Tags of a clip are among them: they change what everybody finds."""
 
 FREE_PATHS = frozenset({"/healthz", "/livez", "/openapi.json"})
 """A GET of these is cheap and changes nothing, so a page of another site may cause it."""
@@ -65,7 +62,7 @@ class Guard:
     Args:
         app: The guarded application.
         key: Compared in constant time with `Authorization: Bearer <key>`; None for a service without a key.
-        admin_key: The key of the routes under `ADMIN_PATHS`; None for none.
+        admin_key: The key of the routes that `ADMIN_PATHS` matches; None for none.
         refuse: Gives the answer to an error, from the error and the request id.
     """
 
@@ -88,8 +85,7 @@ class Guard:
     def _fault(self, scope: Scope) -> VidseekError | None:
         if scope["path"] in OPEN_PATHS:
             return _fault_of_site(scope) if self.key is None else None
-        is_admin = any(scope["path"] == path or scope["path"].startswith(f"{path}/") for path in ADMIN_PATHS)
-        is_admin = is_admin or _ADMIN_PATTERN.fullmatch(scope["path"]) is not None
+        is_admin = ADMIN_PATHS.fullmatch(scope["path"]) is not None
         if is_admin and self.admin_key is None and self.key is not None:
             return AdminOff("this service has no admin key", remedy="Set VIDSEEK_ADMIN_KEY where the service runs")
         if is_admin and self.admin_key is not None:

@@ -37,6 +37,11 @@ class VideoGone(InputRejected):
     category = "video_not_found"
     code = "video-not-found"
 
+    @classmethod
+    def of(cls, video_id: str) -> VideoGone:
+        """Return the error for an id that no video of the archive has."""
+        return cls(f"the archive has no video {video_id}", remedy="Take a video_id of a hit")
+
 
 class RangeNotThere(InputRejected):
     """The range begins behind the end of the file."""

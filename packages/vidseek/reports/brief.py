@@ -12,9 +12,6 @@ from vidseek_media.tables import CAPTIONS, CLIPS, PAIRS, SEGMENTS, VIDEOS, read_
 from vidseek_media.text.segments import SEGMENTS_FILE
 from vidseek_quality.intervals import MIN_GROUPS
 
-LEAST_GROUPS = MIN_GROUPS
-"""Groups of test videos below which there is no interval."""
-
 
 @dataclass(frozen=True)
 class Brief:
@@ -217,7 +214,7 @@ def _steps_of_proof(metrics: Mapping[str, Any], selected: Mapping[str, Any]) -> 
     galleries: Mapping[str, Any] = metrics.get("galleries") or {}
     found = {verdict(entry["gain"]["r1"]) for entry in galleries.values()} if galleries else set()
     if "too few videos" in found:
-        yield f"Caption more videos: with fewer than {LEAST_GROUPS} different ones in the test nothing can be proven."
+        yield f"Caption more videos: with fewer than {MIN_GROUPS} different ones in the test nothing can be proven."
     elif is_taught(selected) and "worse" in found:
         yield "Do not rely on it yet: compare it with the model as it came (`vidseek base`, then `vidseek ui`)."
     elif selected.get("challenges") and not is_taught(selected):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from vidseek_retrieval.search.query import Hit
 from vidseek_training.evaluation.proof_ledger import lines_of
 
 _NUM_QUERIES = 4
+_NUM_HITS = 3
 
 _NEXT = """[bold]What to type next[/] (first: [cyan]source .venv/bin/activate[/])
   [cyan]vidseek search "little banded tepid quadcopter inbound above the treeline"[/]
@@ -52,7 +54,7 @@ def show() -> None:
     for line in lines_of(_read_json(archive.selected)):
         console.print(f"Proof: {escape(line)}", highlight=False)
     console.print()
-    _searches(archive, console)
+    _show_searches(archive, console)
     console.print(_NEXT)
 
 
@@ -121,13 +123,18 @@ def _moments(found: dict[str, Any]) -> list[str]:
     ]
 
 
-def _searches(archive: Archive, console: Console) -> None:
+def _searches(archive: Archive) -> Iterator[tuple[dict[str, Any], Sequence[Hit]]]:
+    """Search for some test captions; each with its first hits."""
     settings = archive.settings().search
     searcher = open_searcher(archive, settings, load_encoder(archive, settings, text_only=True))
     for query in test_queries(archive, count=_NUM_QUERIES):
-        answer = searcher.search_text(query["caption"], limit=3)
+        yield query, searcher.search_text(query["caption"], limit=_NUM_HITS).hits
+
+
+def _show_searches(archive: Archive, console: Console) -> None:
+    for query, hits in _searches(archive):
         console.print(f"[bold]vidseek search[/] [cyan]{escape(repr(query['caption']))}[/]")
-        for hit in answer.hits:
+        for hit in hits:
             mark = "[green]✓[/]" if is_right(hit, query) else "[red]✗[/]"
             span = f"{hit.start_ms / 1000:6.1f} – {hit.end_ms / 1000:6.1f} s"
             console.print(f"  {mark} score {hit.score:.3f}  {span}  {escape(hit.uri)}", highlight=False)
@@ -159,8 +166,6 @@ def result() -> dict[str, Any]:
     archive = Archive.here()
     figures = _read_json(archive.reports / "evaluate" / "metrics.json")
     calibrated = _read_json(archive.reports / "calibrate" / "metrics.json")
-    settings = archive.settings().search
-    searcher = open_searcher(archive, settings, load_encoder(archive, settings, text_only=True))
     return {
         "cautions": list(cautions(archive)), "evaluate": figures, "moments": calibrated.get("moments") or {},
         "proof": list(lines_of(_read_json(archive.selected))),
@@ -168,7 +173,7 @@ def result() -> dict[str, Any]:
             {"query": query["caption"], "hits": [
                 {"uri": hit.uri, "start_ms": hit.start_ms, "end_ms": hit.end_ms, "score": hit.score,
                  "is_right": is_right(hit, query)}
-                for hit in searcher.search_text(query["caption"], limit=3).hits
-            ]} for query in test_queries(archive, count=_NUM_QUERIES)
+                for hit in hits
+            ]} for query, hits in _searches(archive)
         ],
     }

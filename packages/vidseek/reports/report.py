@@ -23,7 +23,7 @@ from vidseek.reports.brief import (
     points_interval,
     verdict,
 )
-from vidseek.reports.charts import HEIGHT, WIDTH, histogram, reliability
+from vidseek.reports.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, histogram, reliability
 from vidseek.reports.overview import GATES, STAGES, read_json
 from vidseek_media.files.pages import write_page
 from vidseek_media.tables import CAPTIONS, CLIPS, PAIRS, SEGMENTS, VIDEOS, read_rejected, read_table
@@ -51,10 +51,11 @@ def write_report(archive: Archive, path: Path) -> None:
     metrics = read_json(reports / "evaluate" / "metrics.json") or {}
     selected = read_json(archive.selected) or {}
     write_page(
-        path, "vidseek", "report.html", width=WIDTH, height=HEIGHT, brief=brief_of(archive), cautions=cautions(archive),
-        data=_data(data), rejected=_rejected(data), fields=_fields(data), gates=_gates(reports),
-        proof=_proof(metrics, selected),
-        answers=_answers(reports), moments=_moments(reports), calibration=_calibration(reports), drift=_drift(reports),
+        path, "vidseek", "report.html",
+        width=WIDTH, height=HEIGHT, left=LEFT, right=WIDTH - RIGHT, top=TOP, bottom=HEIGHT - BOTTOM,
+        brief=brief_of(archive), cautions=cautions(archive), data=_data(data), rejected=_rejected(data),
+        fields=_fields(data), gates=_gates(reports), proof=_proof(metrics, selected), answers=_answers(reports),
+        moments=_moments(reports), calibration=_calibration(reports), drift=_drift(reports),
         duplicates=_duplicates(data), pictures=_pictures(archive), lineage=_lineage(archive, selected),
         challenges=_challenges(selected),
     )

@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from vidseek_media.errors import InputRejected
 from vidseek_media.guards import MAX_NUMBER, moment_of, number_of, text_of
@@ -148,6 +148,11 @@ TAG_LIST = FieldType("keyword", many=True)
 
 DeclaredFields = Mapping[str, FieldType]
 """The types of the fields by name."""
+
+
+def declared_values(payload: Mapping[str, Any], declared: DeclaredFields) -> dict[str, Any]:
+    """Return the declared fields that a payload has a value of, in the order of the declarations."""
+    return {name: payload[name] for name in declared if name in payload}
 
 
 def field_name_of(column: str) -> str:

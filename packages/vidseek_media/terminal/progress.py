@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -154,15 +154,13 @@ def counted(items: Iterable[Item], title: str, *, unit: str, total: int | None =
             progress.update()
 
 
-@contextmanager
-def waiting(title: str) -> Iterator[None]:
-    """Tell what is done inside the block, where it takes long.
+def waiting(title: str) -> Activity:
+    """Return what tells what is done inside its `with` block, where it takes long.
 
     Args:
         title: What is done, a few words.
     """
-    with Activity(title):
-        yield
+    return Activity(title)
 
 
 def spoken(seconds: float) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ConfigError, InputRejected
-from vidseek_media.fields.declared import DeclaredFields
+from vidseek_media.fields.declared import DeclaredFields, declared_values
 from vidseek_media.urls import bare_address, bare_url
 from vidseek_retrieval.confidence.calibration import Calibration
 from vidseek_retrieval.index.backend import Collection, CollectionRemoved, IndexBackend, Point
@@ -333,5 +333,5 @@ def _hit(
         uri=bare_url(payload.get("uri", "")),  # a collection of an earlier version may store credentials
         thumbnail_url=bare_address(payload.get("thumbnail_url")) or None,
         evidence=evidence[:MAX_TEXTS],
-        fields={name: payload[name] for name in declared if name in payload},
+        fields=declared_values(payload, declared),
     )

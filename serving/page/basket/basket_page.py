@@ -8,9 +8,8 @@ from typing import Any
 import streamlit as st
 
 from serving.page.basket import contents
-from serving.page.frame import api, ask, show_problem, span, t
+from serving.page.frame import api, ask, span, t
 from serving.page.shown import address
-from vidseek.client import Problem
 
 FORMATS = ("otio", "edl", "fcpxml", "csv", "json")
 
@@ -60,14 +59,7 @@ def _show_export(moments: list[contents.KeptMoment]) -> None:
             "format": chosen, "moments": [each.body() for each in moments], "handles": handles.strip() or "0f",
             "media_root": root.strip(),
         }
-        try:
-            with st.spinner(t("working")):
-                st.session_state[contents.MADE] = api().export(body)
-        except Problem as problem:
-            if problem.is_passing:
-                ask(lambda: api().export(body))  # shows it, and waits
-            show_problem(problem)
-            return
+        st.session_state[contents.MADE] = ask(lambda: api().export(body))
     if made := st.session_state.get(contents.MADE):
         _show_made(made)
 
