@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from vidseek_media.errors import ArtifactError, ConfigError
@@ -79,7 +80,7 @@ class CollectionMetadata:
     """Whether its points were imported from a file. Its name may then be wrong, so a publish under the same name compares
     every point before it uses the collection."""
 
-    @property
+    @cached_property
     def declared(self) -> DeclaredFields:
         """The fields that the user declared, by name."""
         return fields_of(self.fields)
