@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ConfigError
 from vidseek_media.files.folders import whole_folder
-from vidseek_retrieval.confidence.calibration import Calibration
+from vidseek_retrieval.confidence.calibration import Calibration, Context
 from vidseek_retrieval.confidence.text_vectors import TextVectors
 from vidseek_retrieval.settings import TagSettings
 
@@ -124,7 +124,7 @@ def min_score(
     """
     known = calibration.familiarity
     unfamiliar = (known.ood_distance(vector), known.oov_rate(text)) if known else (0.0, 0.0)
-    none = calibration.bias + float(np.dot(calibration.weights, (first, *unfamiliar)))
+    none = calibration.law.none_logit(Context((first,), *unfamiliar))
     return first + (none + math.log(confidence / (1 - confidence))) / calibration.slope
 
 
