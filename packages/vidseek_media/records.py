@@ -18,6 +18,12 @@ Span: TypeAlias = tuple[int, int]
 """(start_ms, end_ms)"""
 
 
+def share_half(one: Span, other: Span) -> bool:
+    """Return whether two spans share at least half of the shorter one."""
+    shared = min(one[1], other[1]) - max(one[0], other[0])
+    return 2 * shared >= min(one[1] - one[0], other[1] - other[0])
+
+
 REJECTED_KINDS = ("file", "caption", "transcript", "cue", "clip", "frames", "pair", "field")
 """A video file or the row of a manifest that names one; a row of captions; a file of subtitles; one cue of it; a clip that
 was not cut; a clip without frames; a pair; a value of a field of one's own."""

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from vidseek_media.files.video_memory import VideoMemory
 from vidseek_media.guards import mended_text
-from vidseek_media.records import Rejection
+from vidseek_media.records import Rejection, share_half
 from vidseek_media.tables import REJECTED, SEGMENTS, read_table, write_table
 
 SEGMENTS_FILE = "segments.parquet"
@@ -134,11 +134,8 @@ def segments_of_span(segments: Sequence[Segment], start_ms: int, end_ms: int) ->
         start_ms: Start of the span in milliseconds.
         end_ms: End of the span in milliseconds, exclusive.
     """
-    def is_shared(segment: Segment) -> bool:
-        shared = min(end_ms, segment.end_ms) - max(start_ms, segment.start_ms)
-        return 2 * shared >= min(end_ms - start_ms, segment.end_ms - segment.start_ms)
-
-    return list(filter(is_shared, segments[: bisect.bisect_left(segments, end_ms, key=lambda each: each.start_ms)]))
+    begun = segments[: bisect.bisect_left(segments, end_ms, key=lambda each: each.start_ms)]
+    return [each for each in begun if share_half((start_ms, end_ms), (each.start_ms, each.end_ms))]
 
 
 class SegmentCache:

@@ -111,6 +111,10 @@ class Law:
         """Return the logarithms of the weights of moments that score so far below the first: 0 or less."""
         return self.slope * below + self.lift * (below >= 0)
 
+    def none_logit(self, context: Context) -> float:
+        """Return the logarithm of the weight of "none of them"."""
+        return self.bias + float(np.dot(self.weights, context.features))
+
     def to_json(self) -> dict[str, Any]:
         """Return the parameters as JSON values."""
         weights = dict(zip(FEATURES, self.weights, strict=True))
@@ -156,6 +160,11 @@ class Calibration:
         """By which the logarithm of a clip's likelihood grows with its cosine alone."""
         return self.slope if self.mix_slope is None else self.mix_slope
 
+    @property
+    def law(self) -> Law:
+        """The law of rankings in which pictures decide."""
+        return Law(self.slope, self.weights, self.bias)
+
     def confidences(self, moments: Sequence[Moment], context: Context) -> list[float]:
         """Return the probability that each moment is right, from 0 to 1.
 
@@ -165,10 +174,9 @@ class Calibration:
         """
         if not moments:
             return []
-        law = self.worded if self.worded and context.is_worded else Law(self.slope, self.weights, self.bias)
-        none = law.bias + float(np.dot(law.weights, context.features))
+        law = self.worded if self.worded and context.is_worded else self.law
         logits = law.logits(np.array([moment.score for moment in moments]) - context.first)
-        total = np.append(law.logits(np.array(context.scores) - context.first), none)
+        total = np.append(law.logits(np.array(context.scores) - context.first), law.none_logit(context))
         rounded: list[float] = np.round(np.exp(logits - np.logaddexp.reduce(total)), 4).tolist()
         return rounded
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ConfigError
 from vidseek_media.files.folders import whole_folder
-from vidseek_retrieval.confidence.calibration import Calibration
+from vidseek_retrieval.confidence.calibration import Calibration, Context
 from vidseek_retrieval.confidence.text_vectors import TextVectors
 from vidseek_retrieval.settings import TagSettings
 
@@ -82,8 +82,7 @@ class Prompts:
             places: The rows of the clips that are published, in their order.
         """
         blocks = [places[begin : begin + ROWS_AT_ONCE] for begin in range(0, len(places), ROWS_AT_ONCE)]
-        firsts = np.max([(clips[block] @ self.vectors.T).max(axis=0) for block in blocks], axis=0)
-        least = self._min_scores(firsts)
+        least = self._min_scores(clips, blocks)
         owners = [place for place, prompts in enumerate(self.texts.values()) for _ in prompts]
         has = np.zeros((len(places), len(self.texts)), np.bool_)
         for number, block in enumerate(blocks):
@@ -99,10 +98,11 @@ class Prompts:
         )
         return AutoTags(tuple(self.texts), has, counts)
 
-    def _min_scores(self, firsts: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return the least cosine of each prompt, from the best one of each."""
+    def _min_scores(self, clips: NDArray[np.float32], blocks: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
+        """Return the least cosine of each prompt: the one of the settings, or by the best one of each."""
         if self.settings.min_score is not None or self.calibration is None:
-            return np.full(len(firsts), self.settings.min_score)
+            return np.full(len(self.vectors), self.settings.min_score)
+        firsts = np.max([(clips[block] @ self.vectors.T).max(axis=0) for block in blocks], axis=0)
         texts = [text for prompts in self.texts.values() for text in prompts]
         return np.array([
             min_score(self.calibration, text, vector, float(first), self.settings.min_confidence)
@@ -124,7 +124,7 @@ def min_score(
     """
     known = calibration.familiarity
     unfamiliar = (known.ood_distance(vector), known.oov_rate(text)) if known else (0.0, 0.0)
-    none = calibration.bias + float(np.dot(calibration.weights, (first, *unfamiliar)))
+    none = calibration.law.none_logit(Context((first,), *unfamiliar))
     return first + (none + math.log(confidence / (1 - confidence))) / calibration.slope
 
 

@@ -19,6 +19,7 @@ from vidseek_encoder.encoder import Encoder
 from vidseek_media.cutting.cut import ClipColumns, read_clip_columns
 from vidseek_media.errors import ArtifactError
 from vidseek_media.files.folders import sole_writer
+from vidseek_media.records import share_half
 from vidseek_media.tables import CAPTIONS, VIDEOS, read_columns, read_table
 from vidseek_retrieval.embedding.embedding_parts import listed_parts, read_parts
 from vidseek_retrieval.embedding.part_store import PIECE_ROWS, PartStore, Space
@@ -194,7 +195,7 @@ class _Captions:
         last = bisect_left(self._timed, (end_ms,))
         said = [
             text for begin, end, text in self._timed[first:last]
-            if 2 * (min(end_ms, end) - max(start_ms, begin)) >= min(end_ms - start_ms, end - begin)
+            if share_half((start_ms, end_ms), (begin, end))
         ]
         return list(dict.fromkeys([*self._whole, *said]))
 

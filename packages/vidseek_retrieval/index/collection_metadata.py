@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from vidseek_media.errors import ArtifactError, ConfigError
@@ -79,7 +80,7 @@ class CollectionMetadata:
     """Whether its points were imported from a file. Its name may then be wrong, so a publish under the same name compares
     every point before it uses the collection."""
 
-    @property
+    @cached_property
     def declared(self) -> DeclaredFields:
         """The fields that the user declared, by name."""
         return fields_of(self.fields)
@@ -217,7 +218,7 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
         "vectors": lambda value: isinstance(value, list | tuple) and all(each in vector_names() for each in value),
         "language": lambda value: isinstance(value, str) and LANGUAGE.fullmatch(value) is not None,
         "quantization": lambda value: value in ("none", "int8"),
-        "oversampling": lambda value: _is_number(value) and 1 <= value <= 10**6,
+        "oversampling": lambda value: is_number(value) and 1 <= value <= 10**6,
         "on_disk": lambda value: isinstance(value, bool),
     }
     _check_each("settings.", settings, rules)
@@ -250,7 +251,7 @@ def _check_facts(metadata: CollectionMetadata) -> None:
 
 def _is_spread(value: Any) -> bool:
     return isinstance(value, Mapping) and all(
-        name in vector_names("dense") and _is_number(spread) and 0 <= spread <= 1 for name, spread in value.items()
+        name in vector_names("dense") and is_number(spread) and 0 <= spread <= 1 for name, spread in value.items()
     )
 
 
@@ -278,5 +279,6 @@ def _is_moment(value: object) -> bool:
         return False
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Return whether it is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from vidseek_media.records import share_half
 from vidseek_retrieval.index.bm25 import WordEncoder
 from vidseek_retrieval.lexical.spelling import segments_in
 from vidseek_retrieval.lexical.word_parts import LINE_END, UNSPACED, parts_of_run, plain, terms_in, words_in
@@ -54,7 +55,10 @@ def spoken_texts(evidence: Sequence[Evidence], start_ms: int, end_ms: int) -> li
     if not evidence:
         return []
     best = evidence[0]
-    timed = [each for each in evidence if each.field in TIMED and _lies_in(each, start_ms, end_ms)]
+    timed = [
+        each for each in evidence
+        if each.field in TIMED and share_half((start_ms, end_ms), (each.start_ms, each.end_ms))
+    ]
     if best.field in TIMED:
         return [each for each in timed if len(each.matches) >= len(best.matches)]
     quoted = f" {best.text} ".replace(LINE_END, " ")
@@ -96,11 +100,6 @@ def spoken_span(evidence: Sequence[Evidence], start_ms: int, end_ms: int) -> tup
 def is_long(text: Evidence) -> bool:
     """Return whether a text is there for longer than `LONG_TEXT_MS`."""
     return text.end_ms - text.start_ms > LONG_TEXT_MS
-
-
-def _lies_in(text: Evidence, start_ms: int, end_ms: int) -> bool:
-    shared = min(end_ms, text.end_ms) - max(start_ms, text.start_ms)
-    return 2 * shared >= min(end_ms - start_ms, text.end_ms - text.start_ms)
 
 
 def evidence_of(

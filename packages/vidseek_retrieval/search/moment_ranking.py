@@ -99,7 +99,7 @@ class MomentRanking:
         calibration = self.live.calibration_of(opened.metadata) if can_be_calibrated(query, weights) else None
         nearest = self._nearest(opened, compared[0].value, conditions, like, options, calibration, compared[0].name)
         whole = replace(nearest, conditions=()) if conditions else None
-        return self._rated(nearest, whole, calibration, query, options)
+        return self._rated(nearest, whole, calibration, query, options, opened)
 
     def _by_pictures_and_words(
         self, opened: Collection, vector: NDArray[np.float32], query: Query, options: SearchOptions,
@@ -115,30 +115,30 @@ class MomentRanking:
         nearest = self._nearest(opened, vector, conditions, like, options, calibration)
         reader = EvidenceReader(opened, text, fields=fields, weights=counts, rarities=self.rarities)
 
-        def ranking(met: Sequence[Condition]) -> tuple[Nearest | TextMoments, QueryEvidence]:
+        def ranking(met: Sequence[Condition]) -> tuple[Nearest | MixedRanking, QueryEvidence]:
             evidence = reader.read(met)
             pictures = replace(nearest, conditions=met)
             if is_visual and not evidence.odds and evidence.with_phrases is None:
                 return pictures, evidence
             slope = self.live.mix_slope_of(opened)
-            mixed = MixedRanking(pictures, evidence.odds, slope, is_visual, evidence.with_phrases)
-            return TextMoments(mixed, evidence), evidence
+            return MixedRanking(pictures, evidence.odds, slope, is_visual, evidence.with_phrases), evidence
 
         ranked, evidence = ranking(conditions)
         whole, of_whole = ranking(()) if conditions and calibration else (ranked, evidence)
-        # Calibrations are fitted to rankings in which a text may give several moments.
-        compared = whole.ranking if isinstance(whole, TextMoments) else whole
         sure = max(of_whole.odds.values(), default=0.0)
-        found = self._rated(ranked, None if compared is ranked else compared, calibration, query, options, word_odds=sure)
-        return replace(found, ranking=ranked if isinstance(ranked, TextMoments) else None)
+        if isinstance(ranked, Nearest):
+            other = None if whole is ranked else whole
+            return self._rated(ranked, other, calibration, query, options, opened, word_odds=sure)
+        told = TextMoments(ranked, evidence)
+        # Calibrations are fitted to rankings in which a text may give several moments: those of `whole`, filters or not.
+        return replace(self._rated(told, whole, calibration, query, options, opened, word_odds=sure), ranking=told)
 
     def _rated(
-        self, ranking: Nearest | TextMoments, whole: Ranking | None, calibration: Calibration | None, query: Query,
-        options: SearchOptions, *, word_odds: float = 0.0,
+        self, ranking: Ranking, whole: Ranking | None, calibration: Calibration | None, query: Query,
+        options: SearchOptions, opened: Collection, *, word_odds: float = 0.0,
     ) -> Found:
         """Return the moments of a ranking with their confidences, which `whole` gives: the ranking without filters, if it
         is another one."""
-        opened = (ranking.ranking.nearest if isinstance(ranking, TextMoments) else ranking).collection
         moments = ranking.moments(_num_needed(options, calibration))
         rated, stats = rate_moments(moments, calibration, query, whole, word_odds=word_odds)
         return Found(choose_moments(rated, opened, options), stats)

@@ -94,9 +94,8 @@ def _add_scores(
     tiles = [(slice(*block), slice(*tile)) for tile, block in product(_blocks(owners, _TILE), _blocks(askers, _BLOCK))]
     score = partial(_scores_of, asked, askers, rows, owners)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        found = pool.map(score, tiles)
-        for _ in counted(tiles, "propose", unit="tile"):
-            for pair, value in next(found):
+        for found in counted(pool.map(score, tiles), "propose", unit="tile", total=len(tiles)):
+            for pair, value in found:
                 scores[pair] = max(scores.get(pair, 0.0), value)
 
 

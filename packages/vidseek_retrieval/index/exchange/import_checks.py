@@ -7,7 +7,6 @@ Parquet file does not reveal the unpacked size of its pages. Then it is read aga
 from __future__ import annotations
 
 import json
-import math
 import os
 import resource
 import subprocess
@@ -36,7 +35,7 @@ from vidseek_media.urls import bare_address, bare_url
 from vidseek_retrieval.confidence.calibration import Calibration
 from vidseek_retrieval.embedding.embedding_parts import UNIT_TOLERANCE
 from vidseek_retrieval.index.backend import Point
-from vidseek_retrieval.index.collection_metadata import CollectionMetadata
+from vidseek_retrieval.index.collection_metadata import CollectionMetadata, is_number
 from vidseek_retrieval.index.payload import payload_fields
 from vidseek_retrieval.index.values import CAPTION_VECTOR, VIDEO_VECTOR, WORDS_VECTOR, SparseVector, Value
 from vidseek_retrieval.vectors.registry import evidence_vectors, filter_fields, vector_names
@@ -309,10 +308,6 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_MS
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _is_time(value: object) -> bool:
     try:
         return isinstance(value, str) and len(value) <= 40 and datetime.fromisoformat(value) is not None
@@ -342,7 +337,7 @@ def _fits(field: str, value: object) -> bool:
     if field in evidence_vectors():
         return isinstance(value, list) and len(value) <= MOST_WORDS and all(map(_is_segment, value))
     return {
-        "keyword": _is_text, "integer": _is_whole, "float": _is_number, "datetime": _is_time,
+        "keyword": _is_text, "integer": _is_whole, "float": is_number, "datetime": _is_time,
     }[filter_fields()[field]](value)
 
 
