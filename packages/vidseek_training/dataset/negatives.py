@@ -25,8 +25,7 @@ class RightOnes:
 
     A text matches a clip if it is a caption of that clip, or of a clip that shows the same: a clip of another video of its
     group (`groups.parquet`: near-duplicates), and optionally any clip of its video. Two texts are equal if the model reads
-    the
-    same tokens: case, spaces and text beyond the context length make no difference.
+    the same tokens: case, spaces and text beyond the context length make no difference.
     """
 
     def __init__(self, pairs: PairSet, *, same_video: bool, overlap: float) -> None:

@@ -185,6 +185,12 @@ def _early_warnings(
     seen = settings.num_steps(count) * settings.pairs_a_step(count) / count
     if seen < 1:
         found.append(("epochs", f"the steps see {seen:.2f} of the training pairs: set epochs in the place of steps"))
+    if settings.mask_same_video and data.train.table.video_id.nunique() == 1:
+        found.append((
+            "negatives",
+            "all training pairs are of one video, and clips of one video are no negatives of each other "
+            "(mask_same_video): nothing is taught; caption clips of other videos too",
+        ))
     if settings.validate_every(count) > settings.num_steps(count):
         found.append(("validation", "validation comes only after the last step: set validations_per_epoch"))
     return found

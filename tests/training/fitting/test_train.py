@@ -176,6 +176,19 @@ def test_train_adapter__without_validation_pairs_trains_to_the_end(
     assert [path.name for path in (result.report / "pictures").iterdir()] == ["curves.png"]
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_train_adapter__warns_that_pairs_of_one_video_have_no_negatives(
+    masked: bool, backbone: Path, tracked: Path, no_pictures: None, tmp_path: Path
+) -> None:
+    archive = write_archive(tmp_path / "archive", all_colours(1, "train"))
+    short = {"steps": 2, "warmup_text_steps": 0, "evaluate_every": 2, "mask_same_video": masked}
+    result = trained(archive, backbone, tmp_path, SETTINGS.model_copy(update=short))
+    said = [each for each in result.outcome.warnings if "mask_same_video" in each]
+    assert len(said) == masked
+    losses = [row["loss"] for row in curves_of(result.report)]
+    assert (max(losses) == pytest.approx(0, abs=1e-6)) == masked
+
+
 def test_train_adapter__too_few_pairs_are_not_trained(archive: Archive, backbone: Path, tmp_path: Path) -> None:
     result = trained(archive, backbone, tmp_path, SETTINGS.model_copy(update={"min_pairs": 33}))
     assert not result.outcome.trained and result.outcome.run_id == ""
