@@ -51,12 +51,12 @@ class Holder:
     @classmethod
     def of(cls, process: int, what: str) -> Holder:
         """Return this process, or another one that is there."""
-        return cls(process, _started(process) or 0, what, datetime.now(UTC).isoformat(timespec="seconds"))
+        return cls(process, start_ticks_of(process) or 0, what, datetime.now(UTC).isoformat(timespec="seconds"))
 
     @property
     def is_alive(self) -> bool:
         """Whether it is still there."""
-        return self.started != 0 and _started(self.process) == self.started
+        return self.started != 0 and start_ticks_of(self.process) == self.started
 
     def __str__(self) -> str:
         return f"{self.what} (process {self.process}, since {self.since})"
@@ -214,7 +214,8 @@ def _dvc_above() -> Holder | None:
     return None
 
 
-def _started(process: int) -> int | None:
+def start_ticks_of(process: int) -> int | None:
+    """Return when a process was started, in ticks since the machine began; None if there is none, or it has ended."""
     fields = _stat_of(process)
     return int(fields[19]) if len(fields) > 19 and fields[0] != "Z" else None
 

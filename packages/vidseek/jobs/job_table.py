@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from vidseek.jobs.archive_lock import start_ticks_of
 from vidseek_media.errors import ArtifactError, InputRejected, VidseekError
 
 TABLE_NAME = "jobs.sqlite3"
@@ -302,13 +303,24 @@ class JobTable:
             )
         return self.get(job_id)
 
-    def bury(self) -> list[Job]:
-        """Write down as failed what died with its worker, and return these jobs. For a worker, when it begins."""
-        died = [job for job in self._select("WHERE state = 'running'") if job.state == "failed"]
+    def bury(self, *, holds_lock: bool = False) -> list[Job]:
+        """Write down as failed what died with its worker, and return these jobs. For a worker, when it begins.
+
+        Args:
+            holds_lock: Whether the caller holds the archive's lock, and works on no job yet: then no other worker of this
+                machine lives, whatever its process id says.
+        """
+        died = [job for job in self._select("WHERE state = 'running'", holds_lock=holds_lock) if job.state == "failed"]
         for job in died:
             self.update([job.id], only_from=("running",), state="failed", finished_at=job.finished_at, code=job.code,
                         reason=job.reason, remedy=job.remedy)
         return died
+
+    def owes_run(self) -> bool:
+        """Whether the last run of the stages did not end well: what it put into the source may not be searched yet."""
+        began = "started_at IS NOT NULL AND (stage != '' OR uri != '' OR kind != 'add')"
+        last = self._select(f"WHERE {began} ORDER BY started_at DESC, rowid DESC LIMIT 1")
+        return bool(last) and last[0].state == "failed"
 
     def prune(self, *, keep: int, seconds: float = PRUNE_SECONDS) -> list[Job]:
         """Remove the oldest jobs that have ended, until `keep` of them are left, and return them.
@@ -327,14 +339,17 @@ class JobTable:
                 db.executemany("DELETE FROM jobs WHERE id = ?", [(job.id,) for job in over])
         return over
 
-    def _select(self, clause: str, values: Sequence[Any] = ()) -> list[Job]:
+    def _select(self, clause: str, values: Sequence[Any] = (), *, holds_lock: bool = False) -> list[Job]:
         with self._reading() as db:
             rows = [] if db is None else db.execute(f"SELECT {', '.join(_COLUMNS)} FROM jobs {clause}", values).fetchall()
-        return [self._seen(Job(**dict(zip(_COLUMNS, row, strict=True)))) for row in rows]
+        return [self._seen(Job(**dict(zip(_COLUMNS, row, strict=True))), holds_lock=holds_lock) for row in rows]
 
-    def _seen(self, job: Job) -> Job:
+    def _seen(self, job: Job, *, holds_lock: bool) -> Job:
         """Return a job as it is: one whose worker is no more has failed, whatever its row says."""
-        if job.state != "running" or is_alive(job.worker, job.alive_at, lease_seconds=self.lease_seconds):
+        if job.state != "running":
+            return job
+        is_gone = holds_lock and _is_here(job.worker)
+        if not is_gone and is_alive(job.worker, job.alive_at, lease_seconds=self.lease_seconds):
             return job
         return replace(
             job, state="failed", finished_at=job.alive_at, code="worker-died",
@@ -417,20 +432,25 @@ def is_alive(worker: str, alive_at: float | None, *, lease_seconds: float = LEAS
         alive_at: When it last said so.
         lease_seconds: How long it may say nothing.
     """
-    process, _, host = worker.partition("@")
-    if host == os.uname().nodename and process.isdigit() and not _has_process(int(process)):
+    process = worker.partition("@")[0]
+    if _is_here(worker) and process.isdigit() and not _has_process(int(process)):
         return False
     return alive_at is not None and time.time() - alive_at < lease_seconds
 
 
+def _is_here(worker: str) -> bool:
+    return worker.partition("@")[2] == os.uname().nodename
+
+
 def _has_process(process: int) -> bool:
+    """Whether there is this process. One that has ended stays in the list until its parent asks for it: that is none."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except PermissionError:  # of another user, of whom /proc may not tell
         return True
-    return True
+    return start_ticks_of(process) is not None
 
 
 def _rfc3339(moment: float | None) -> str | None:

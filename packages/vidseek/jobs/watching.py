@@ -87,6 +87,7 @@ class Watch:
         most = self.settings.max_batch  # a run because the source has changed is one with any other
         jobs = [*waiting[:most], *(job for job in waiting[most:] if job.kind == "scan")]
         with working_on(self.archive.state, "`vidseek watch`", wait=True, told=self._tell_wait) as lock:
+            self._bury(holds_lock=True)
             digests: list[str] = []
             worker = Worker(
                 self.archive, lock, "vidseek watch", told=self.told,
@@ -99,7 +100,10 @@ class Watch:
 
     def _begin(self) -> None:
         (self.archive.root / self.settings.inbox).mkdir(parents=True, exist_ok=True)
-        for job in self.queue.table.bury():
+        self._bury(holds_lock=False)
+
+    def _bury(self, *, holds_lock: bool) -> None:
+        for job in self.queue.table.bury(holds_lock=holds_lock):
             self.told(job)
 
     def _wait_for_inbox(self) -> None:
@@ -229,7 +233,7 @@ def work_on(archive: Archive, job_ids: list[str], *, told: Callable[[Job], None]
             _wait(table, archive, left, holder, told=told, at_stage=at_stage, waits=waits)
             continue
         with working_on(archive.state, "`vidseek add`", wait=True, told=lambda other: waits(str(other or "others"))) as lock:
-            table.bury()
+            table.bury(holds_lock=True)
             waiting = [job for job in table.get_all([each.id for each in left]) if job.state == "queued"]
             Worker(archive, lock, told=told, at_stage=at_stage).work(waiting)
 

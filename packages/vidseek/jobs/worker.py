@@ -130,6 +130,7 @@ class Worker:
             with self._guarding(job):
                 files[job.id], video_ids[job.id] = self._checked(job, destination)
         moved = self.table.uris_of(set(video_ids.values()))
+        are_searched = not self.table.owes_run()  # what a run that failed or died took in must go through the stages
         first: dict[str, Job] = {}
         new: list[Job] = []
         for job in (each for each in self._now(jobs) if each.id in files):
@@ -141,11 +142,12 @@ class Worker:
                 ))
             elif video_id in first:
                 self._duplicate(job, video_id, first[video_id].name)
-            elif video_id in known and not job.uri:
+            elif video_id in known and not job.uri and are_searched:
                 self._duplicate(job, video_id, known[video_id])
             else:
                 first[video_id] = job
-                if not job.uri and (uri := _lying_at(moved.get(video_id, ()), video_id, destination)):
+                uris = [*moved.get(video_id, ()), *([known[video_id]] if video_id in known else [])]
+                if not job.uri and (uri := _lying_at(uris, video_id, destination)):
                     job = self._taken_before(job, uri, video_id)
                 (taken if job.uri else new).append(job)
         return [*taken, *self._put(new, files, video_ids, destination)]

@@ -30,6 +30,7 @@ class Stages:
         self.num_runs = 0
         self.error: BaseException | None = None
         self.before: Callable[[], None] = lambda: None
+        self.after: Callable[[], None] = lambda: None
 
     def __call__(self, archive: Archive, *, what: str, lock: int, at: Callable[[str, float], None]) -> StagesRun:
         self.num_runs += 1
@@ -48,6 +49,7 @@ class Stages:
             for clip in read_clips(archive.cut)
         ], FRAMES)
         write_table(archive.frames / "rejected.parquet", [], REJECTED)
+        self.after()
         at("publish", 0.9)
         return StagesRun({}, ("evaluate",))
 

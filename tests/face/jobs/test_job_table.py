@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -86,6 +87,23 @@ def test_job__of_a_worker_that_lives_runs(table: JobTable) -> None:
     for change in (table.retry, table.cancel):
         with raises(JobState, code="job-state"):
             change(job.id)
+
+
+def test_job__of_a_worker_that_was_killed_and_not_yet_collected_by_its_parent_has_failed(table: JobTable) -> None:
+    with subprocess.Popen(["sleep", "60"]) as worker:
+        job = running(table, worker=f"{worker.pid}@{os.uname().nodename}", alive_at=time.time())
+        assert table.get(job.id).state == "running"
+        worker.kill()
+        os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays in the list of processes
+        assert table.get(job.id).code == "worker-died" and table.retry(job.id).state == "queued"
+
+
+def test_bury__who_holds_the_lock_is_the_only_worker_of_this_machine(table: JobTable) -> None:
+    here = running(table, worker=this_worker(), alive_at=time.time())  # the id of a dead worker, which came again
+    elsewhere = running(table, worker="1@elsewhere", alive_at=time.time())
+    assert table.bury() == []
+    assert [job.id for job in table.bury(holds_lock=True)] == [here.id]
+    assert [table.get(job.id).state for job in (here, elsewhere)] == ["failed", "running"]
 
 
 def test_cancel__is_of_jobs_that_wait(table: JobTable) -> None:

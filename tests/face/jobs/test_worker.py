@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,33 @@ def test_work__a_gate_that_fails_fails_the_batch_which_can_be_tried_again(
     stages.error = None
     [again] = work(archive, queue.table.retry(job.id))
     assert (again.state, again.attempts, again.num_clips) == ("done", 2, 2)
+
+
+@pytest.mark.parametrize("died", [False, True])
+@pytest.mark.parametrize("retried", [False, True])
+def test_add__again_after_a_run_that_ended_between_its_stages_goes_on_with_them(
+    archive: Archive, coloured: dict[str, Path], stages: Stages, died: bool, retried: bool
+) -> None:
+    """Its bytes are in the tables of `ingest` already, and not yet in the index: that is no duplicate."""
+    queue = Queue(archive)
+
+    def fail() -> None:
+        raise GateFailed("too much is rejected", code="gate-failed", remedy="Look at the rows")
+
+    stages.after = fail
+    first, other = work(archive, queue.add_file(coloured["red"]), queue.add_file(coloured["blue"]))
+    assert (first.state, first.code) == ("failed", "gate-failed") and first.video_id in intake.known_videos(archive)
+    if died:
+        gone = f"999999999@{os.uname().nodename}"
+        queue.table.update([first.id, other.id], state="running", worker=gone, alive_at=1.0, code="", reason="")
+    if retried:  # and dies again before its first stage
+        queue.table.update([queue.table.retry(first.id).id], state="failed", started_at=time.time())
+    stages.after = lambda: None
+    [again] = work(archive, queue.add_file(coloured["red"]))
+    assert (again.state, again.duplicate, again.num_clips, stages.num_runs) == ("done", 0, 2, 2)
+    [once_more] = work(archive, queue.add_file(coloured["blue"]))
+    assert (once_more.state, once_more.duplicate, stages.num_runs) == ("done", 1, 2), "that run was for both"
+    assert names_in(archive.root / "videos") == ["blue.mp4", "red.mp4"] and not list((archive.jobs / "files").iterdir())
 
 
 def test_work__that_is_interrupted_goes_back_into_the_queue(
