@@ -95,7 +95,7 @@ def check_pairs(
         Measure(f"rejected_share_{what}", f"rejected {what}: at most {most} of all", at_most=most)
         for what, (kept, refused) in _counts(tables).items()
         for most in [wanted.max_rejected_share if what == "pairs" else limits.max_rejected_share]
-        if what == "pairs" or not kept or kept + refused >= limits.min_sampled
+        if not kept or kept + refused >= limits.min_sampled
     ]
     if texts["one_length_share"] is not None:
         most = limits.max_one_length_share
@@ -173,7 +173,7 @@ class _Tables:
     groups: pd.DataFrame
     both_sides: pd.DataFrame
     rejected: dict[str, pd.DataFrame]
-    """The rejections of each stage: `id` and `kind`."""
+    """The rejections of each stage: `id`, `kind` and `code`."""
 
     @classmethod
     def read(cls, ingest: Path, cut: Path, frames: Path, caption: Path, pairs: Path) -> _Tables:
@@ -187,7 +187,7 @@ class _Tables:
             read_table(pairs / "groups.parquet", GROUPS),
             read_both_sides(pairs),
             {
-                stage: read_table(folder / "rejected.parquet", REJECTED, columns=["id", "kind"])
+                stage: read_table(folder / "rejected.parquet", REJECTED, columns=["id", "kind", "code"])
                 for stage, folder in folders.items()
             },
         )
@@ -223,15 +223,20 @@ def _pair_statistics(of: _Tables, wanted: PairThresholds) -> Statistics:
 
 
 def _counts(of: _Tables) -> dict[str, tuple[int, int]]:
-    """Return the numbers of kept and rejected files, clips, clips with frames, captions and pairs."""
+    """Return the numbers of kept and rejected files, clips, clips with frames, captions and pairs.
+
+    Captions of whole videos, and those of clips that `pairs.skip_quality_flags` leaves out, make no pair by design.
+    """
     kinds = of.rejected["ingest"]["kind"]
-    num_whole_video = int(of.captions["clip_id"].isna().sum())
+    num_by_design = int(of.captions["clip_id"].isna().sum()) + int(
+        (of.rejected["pairs"]["code"] == "clip-without-content").sum()
+    )
     return {
         "files": (int(of.videos["uris"].map(len).sum()), int((kinds == "file").sum())),
         "clips": (len(of.clips), int((of.rejected["cut"]["kind"] == "clip").sum())),
         "frames": (len(of.frames), len(of.rejected["frames"])),
         "captions": (len(of.captions), int((kinds == "caption").sum()) + len(of.rejected["caption"])),
-        "pairs": (len(of.pairs), max(len(of.rejected["pairs"]) - num_whole_video, 0)),
+        "pairs": (len(of.pairs), max(len(of.rejected["pairs"]) - num_by_design, 0)),
     }
 
 

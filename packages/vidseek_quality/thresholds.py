@@ -45,7 +45,8 @@ class PairThresholds(Section):
     min_caption_repeats: Positive = 3
     """A text that occurs at most so often is never too common."""
     max_rejected_share: Share = 0.2
-    """Of all captions but those of whole videos, which make no pair by design."""
+    """Of all captions but those of whole videos and of skipped clips, which make no pair by design. Judged as the shares of
+    `gates.archive` are."""
     one_caption_per_clip: bool = False
     """Refuse a second caption of a clip."""
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vidseek_media.cutting.motion_cuts import motion_cuts
 from vidseek_media.cutting.small_frames import SmallFrame, SmallFrames
 from vidseek_media.cutting.transitions import Pace, add_gradual, without_flashes
 from vidseek_media.errors import ConfigError
@@ -28,7 +29,7 @@ class ContentChanges:
         self._detector: Any = AdaptiveDetector(
             adaptive_threshold=settings.threshold, min_content_val=settings.min_content, min_scene_len=1
         )
-        self._is_gradual = settings.gradual
+        self._settings = settings
         self._cuts: list[int] = []
         self._frames: list[SmallFrame] = []
 
@@ -45,8 +46,12 @@ class ContentChanges:
     def boundaries(self, pace: Pace) -> list[int]:
         """Return the frame numbers of boundaries, ascending, after the last of at least one frame."""
         frames = SmallFrames.of(self._frames)
-        cuts = without_flashes(self._cuts, frames, pace)
-        return add_gradual(cuts, frames, pace) if self._is_gradual else cuts
+        sure = without_flashes(self._cuts, frames, pace)
+        hidden = motion_cuts(
+            sure, frames, reach=pace.flash, threshold=self._settings.threshold, min_content=self._settings.min_content
+        )
+        cuts = sorted([*sure, *without_flashes(hidden, frames, pace)])
+        return add_gradual(cuts, frames, pace) if self._settings.gradual else cuts
 
 
 def require_scenedetect() -> None:

@@ -31,7 +31,7 @@ _OF_CUTS: Mapping[ShotDetector, set[str]] = {
 }
 """Settings that move a cut, by detector; the others make shots of cuts."""
 
-FORMAT = 5
+FORMAT = 6
 """Of what is remembered of a video: raise it when the same settings find other cuts."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -61,6 +62,28 @@ class SmallFrames:
     def brightness(self) -> NDArray[np.float64]:
         """Return the brightness of each frame, in levels."""
         return self.cells.mean(axis=1) @ LUMA.astype(np.float64)
+
+    def changes(self) -> NDArray[np.float32]:
+        """Return by how many levels the cells of each frame differ from those of the previous one; 0 of the first."""
+        steps = [np.abs(one.astype(np.int16) - other).mean() for one, other in itertools.pairwise(self.cells)]
+        return np.array([0.0, *steps], np.float32)
+
+
+def edges_of(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the differences of neighbouring parts as vectors of length 1, shape (frames, differences).
+
+    Args:
+        grey: Brightness of parts, shape (frames, rows, columns). A flat picture has a vector of zeros, and is like none.
+    """
+    plain = grey.astype(np.float32)
+    steps = [np.diff(plain, axis=axis).reshape(len(plain), -1) for axis in (1, 2)]
+    return unit_vectors(np.concatenate(steps, axis=1))
+
+
+def unit_vectors(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the rows with length 1; rows that are shorter than 1 as zeros."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 1), np.float32)
 
 
 def detail_of(brightness: NDArray[np.float32]) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_media.cutting.small_frames import SmallFrames
+from vidseek_media.cutting.small_frames import SmallFrames, edges_of, unit_vectors
 
 HALF_SECONDS = 0.48
 """Half of the span that a dissolve is looked for in. Two dissolves lie at least twice as far apart."""
@@ -74,6 +74,11 @@ class Pace:
     second: int
 
     @property
+    def flash(self) -> int:
+        """On each side of a cut, the frames in which a picture that was lit for a moment is seen as it is."""
+        return max(round(FLASH_SECONDS * self.second), 1)
+
+    @property
     def halves(self) -> tuple[int, ...]:
         """Of the spans of all `SCALES`, at least 4 frames each."""
         return tuple(sorted({max(round(scale * self.half), 4) for scale in SCALES}))
@@ -95,7 +100,7 @@ def without_flashes(cuts: Sequence[int], frames: SmallFrames, pace: Pace) -> lis
         frames: All frames of the video.
         pace: Frame counts that depend on the video's rate.
     """
-    reach = max(round(FLASH_SECONDS * pace.second), 1)
+    reach = pace.flash
     return [cut for cut in cuts if not _is_same_picture(frames, cut) and not _is_flash(frames, cut, reach)]
 
 
@@ -234,7 +239,7 @@ def _stays(frames: SmallFrames, cut: int, reach: int, *, colours: float, edges: 
     before, after = slice(max(cut - reach, 0), cut), slice(cut, cut + reach)
     return (
         _likeness(_normalised(frames.cells[before]), _normalised(frames.cells[after])) >= colours
-        and _likeness(_edges(frames.grey[before]), _edges(frames.grey[after])) >= edges
+        and _likeness(edges_of(frames.grey[before]), edges_of(frames.grey[after])) >= edges
     )
 
 
@@ -243,22 +248,10 @@ def _likeness(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
     return float((before @ after.T).max()) if len(before) and len(after) else 0.0
 
 
-def _edges(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the differences of neighbouring parts as vectors of length 1, shape (frames, differences)."""
-    plain = grey.astype(np.float32)
-    steps = [np.diff(plain, axis=axis).reshape(len(plain), -1) for axis in (1, 2)]
-    return _unit(np.concatenate(steps, axis=1))
-
-
 def _normalised(cells: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return pictures as vectors whose products are correlations: (frames, cells * 3). A flat picture is like none."""
     plain = cells.astype(np.float32)
-    return _unit((plain - plain.mean(axis=1, keepdims=True)).reshape(len(cells), -1))
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 1), np.float32)
+    return unit_vectors((plain - plain.mean(axis=1, keepdims=True)).reshape(len(cells), -1))
 
 
 def _jump(cells: NDArray[np.uint8], at: int) -> float:

@@ -21,6 +21,7 @@ from vidseek_media.secret import secret
 from vidseek_media.speech.engine import NoAnswer, SpeechEngine, Transcriber, Utterance, Word, utterances_of
 from vidseek_media.speech.registry import register
 from vidseek_media.speech.sound import RATE, Samples
+from vidseek_media.urls import bare_address
 
 URL_VARIABLE, KEY_VARIABLE = "VIDSEEK_SPEECH_URL", "VIDSEEK_SPEECH_KEY"
 """Address of a server of one's own, up to `/v1`, and its key. OpenAI's own key is sent to OpenAI alone."""
@@ -169,12 +170,11 @@ class Endpoint:
                         raise _Retry(f"no whole answer in {self._timeout_seconds:g} s", may_be_paid=True)
                 return response.status_code, response.headers, bytes(content)
         except httpx.TimeoutException as error:
-            raise _Retry(
-                f"no answer in {self._timeout_seconds:g} s", may_be_paid=not isinstance(error, _UNSENT)
-            ) from error
+            said = f"no answer of {bare_address(self._url)} in {self._timeout_seconds:g} s"
+            raise _Retry(said, may_be_paid=not isinstance(error, _UNSENT)) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            said = self._shown(str(error))
-            raise _Retry(f"no connection: {said}", may_be_paid=not isinstance(error, _UNSENT)) from error
+            said = f"no connection to {bare_address(self._url)}: {self._shown(str(error))}"
+            raise _Retry(said, may_be_paid=not isinstance(error, _UNSENT)) from error
 
     def _failure(self, status: int, headers: httpx.Headers, content: bytes) -> Exception:
         said = self._shown(content.decode("utf-8", "replace"))
