@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.raising import raises
+from tests.waiting import wait_until
 from vidseek_demo import world
 from vidseek_demo.scenes import AXES, GENERAL, THERMAL, Scene
 from vidseek_demo.world import FPS, SIDE_PX, Part, WorldSize, render_world
@@ -137,9 +137,7 @@ def test_render_world__what_a_killed_call_left_goes_with_the_next(tmp_path: Path
         start_new_session=True, stderr=subprocess.DEVNULL,
     )
     try:
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.glob(".domain.*/*.mp4")) and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(lambda: list(tmp_path.glob(".domain.*/*.mp4")) or process.poll() is not None)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import metadata
@@ -29,6 +28,7 @@ from tests.forking import run_command
 from tests.media.conftest import write_video
 from tests.raising import raises
 from tests.tiny_bundle import write_tiny_bundle
+from tests.waiting import wait_until
 from vidseek.actions.queries import weights_of
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, GateFailed, InputRejected, ServiceError, VidseekError
@@ -172,10 +172,7 @@ def test_search__open_plays_the_first_at_its_second(
     player.chmod(0o755)
     monkeypatch.setenv("PATH", f"{player.parent}:/bin:/usr/bin")
     assert call(monkeypatch, "search", "a crane", "--open") == 0
-    for _ in range(100):
-        if (tmp_path / "played").exists():
-            break
-        time.sleep(0.05)
+    wait_until((tmp_path / "played").exists)
     assert (tmp_path / "played").read_text() == f"--start=62.300 -- {tmp_path}/videos/a/ö.mp4\n"
     player.unlink()
     monkeypatch.setenv("PATH", str(player.parent))

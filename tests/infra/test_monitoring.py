@@ -138,7 +138,7 @@ def prometheus_of(url: str, folder: Path) -> Iterator[str]:
 
 def value_of(asked: str, query: str) -> float:
     """What Prometheus has of a series, as soon as it has a number."""
-    for _ in range(100):
+    for _ in range(600):
         try:
             result = httpx.get(asked, params={"query": query}).json()["data"]["result"]
         except (httpx.HTTPError, ValueError):  # it says in words that it is not ready yet

@@ -33,7 +33,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CLIPS_A_VIDEO, FPS, SIDE_PX = 2, 4, 16
 """A video has as many seconds as clips."""
 CHANGES: dict[str, Any] = {
-    "general.source": None, "ingest.source": "source", "ingest.workers": 1, "frames.workers": 1, "frames.quality": 90,
+    "general.source": None, "ingest.source": "source", "ingest.workers": 1, "ingest.timeout_seconds": 600,
+    "frames.workers": 1, "frames.quality": 90,
     "cut.window_length_seconds": 1.0, "cut.window_stride_seconds": 1.0, "publish.min_recall": 0.0,
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +26,7 @@ from tests.serving.colours import (
     video_id_of_colour,
     write_colour_archive,
 )
+from tests.waiting import wait_until
 from vidseek.actions.base import remove_base
 from vidseek.archive import Archive
 from vidseek.params import Settings
@@ -163,19 +163,21 @@ def test_search__base_that_opens_slowly_is_there_for_who_asks_next(
 
     def slow(archive: Archive, settings: Settings) -> Any:
         opened.append(archive.model)
-        return gate.wait(30) and real(archive, settings)
+        return gate.wait(300) and real(archive, settings)
 
     monkeypatch.setattr("serving.engine.open_archive", slow)
     with serving(archive, ServeSettings(timeout_seconds=0.5)) as client:
         assert problem(client.post("/v1/search", json=BASE)) == (504, "timeout")
-        until = time.monotonic() + 20
-        while client.get("/readyz").status_code != 200:  # meanwhile
-            assert time.monotonic() < until
+        wait_until(lambda: client.get("/readyz").status_code == 200)  # meanwhile
         gate.set()
-        until = time.monotonic() + 20
-        while (answer := client.post("/v1/search", json=BASE)).status_code == 504 and time.monotonic() < until:
-            pass
-        assert best(answer) == video_id_of_colour("red")
+        answers: list[Any] = []
+
+        def is_open() -> bool:
+            answers.append(client.post("/v1/search", json=BASE))
+            return bool(answers[-1].status_code != 504)
+
+        wait_until(is_open)
+        assert best(answers[-1]) == video_id_of_colour("red")
     assert opened == ["base"]
 
 

@@ -22,7 +22,7 @@ class Doubling:
 
     def __call__(self, items: list[int]) -> list[int]:
         self.batches.append(list(items))
-        assert self.gate.wait(5)
+        assert self.gate.wait(60)
         if 13 in items:
             raise InputRejected("13", code="c")
         return [2 * item for item in items]

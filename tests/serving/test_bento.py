@@ -12,13 +12,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.e2e.conftest import make_checkout
 from tests.serving.colours import picture, video_id_of_colour, write_colour_archive
 from tests.serving.live_api import free_port
-from tests.serving.test_process import stop, wait_until_ready
+from tests.serving.test_process import post, stop, wait_until_ready
 from vidseek.archive import Archive
 
 PYTHON = os.environ.get("VIDSEEK_BENTO_PYTHON", sys.executable)
@@ -74,7 +73,7 @@ def test_bento__holds_the_bundle_and_the_rooms_and_no_more(bento: Path) -> None:
 
 def test_bento__answers_without_torch(address: str, archive: Archive) -> None:
     wait_until_ready(address, archive.root / "bento.log")
-    found = httpx.post(f"{address}/v1/search", json={"text": "blue"})
+    found = post(f"{address}/v1/search", json={"text": "blue"})
     assert found.json()["hits"][0]["video_id"] == video_id_of_colour("blue")
-    shown = httpx.post(f"{address}/v1/search", files={"image": picture("green")})
+    shown = post(f"{address}/v1/search", files={"image": picture("green")})
     assert shown.json()["hits"][0]["video_id"] == video_id_of_colour("green")

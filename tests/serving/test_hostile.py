@@ -14,7 +14,7 @@ import struct
 import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,17 @@ from vidseek_media.errors import InputRejected
 KEY = "0123456789abcdef-secret"
 NUM = int(os.environ.get("VIDSEEK_FAULTS", "8"))
 CPU_SECONDS = 1.0
-SETTINGS = ServeSettings(decode_timeout_seconds=20, decode=DecodeSettings(
+PATIENT = 600.0
+"""Time by the clock, which other work on the machine of a test takes: no verdict depends on it."""
+SETTINGS = ServeSettings(timeout_seconds=PATIENT, decode_timeout_seconds=PATIENT, decode=DecodeSettings(
     pictures=PoolSettings(quick_seconds=0.3, cpu_seconds=CPU_SECONDS, memory_mb=512),
     clips=PoolSettings(slow_workers=1, quick_seconds=1.0, cpu_seconds=3.0, memory_mb=1024, max_waiting=16, max_share=4),
-    picture_timeout_seconds=10,
+    picture_timeout_seconds=PATIENT,
 ))
+ALONE = SETTINGS.model_copy(update={"decode": SETTINGS.decode.model_copy(update={
+    "pictures": PoolSettings(quick_seconds=60.0, cpu_seconds=CPU_SECONDS, memory_mb=512)
+})})
+"""No picture is set aside at the lowest priority, where one second of computing may take minutes on a loaded machine."""
 
 
 def slow_bitmap(side: int = 3000) -> bytes:
@@ -110,7 +116,19 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 
 @pytest.fixture(scope="module")
 def app(archive: Archive) -> Iterator[Any]:
-    engine = Engine(lambda: open_archive(archive, Settings()), SETTINGS, Places.of(archive))
+    with served(archive, ALONE) as one:
+        yield one
+
+
+@pytest.fixture
+def busy_app(archive: Archive) -> Iterator[Any]:
+    with served(archive, SETTINGS) as one:
+        yield one
+
+
+@contextmanager
+def served(archive: Archive, settings: ServeSettings) -> Iterator[Any]:
+    engine = Engine(lambda: open_archive(archive, Settings()), settings, Places.of(archive))
     yield create_app(engine, key=KEY)
     engine.close()
 
@@ -118,8 +136,8 @@ def app(archive: Archive) -> Iterator[Any]:
 @asynccontextmanager
 async def client_at(app: Any, address: str) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app, client=(address, 50000), raise_app_exceptions=False)
-    headers = {"Authorization": f"Bearer {KEY}"}
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers, timeout=60) as client:
+    told: dict[str, Any] = {"headers": {"Authorization": f"Bearer {KEY}"}, "timeout": PATIENT}
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost", **told) as client:
         yield client
 
 
@@ -133,12 +151,15 @@ def play(app: Any, work: Callable[[httpx.AsyncClient], Awaitable[None]], address
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_picture__that_is_hostile_is_refused_in_time(app: Any, name: str) -> None:
+    """In computing time, which other work on the machine does not change: the worker has `CPU_SECONDS`."""
+    content = HOSTILE[name]()
+
     async def work(client: httpx.AsyncClient) -> None:
-        begin = time.monotonic()
-        answer = await client.post("/v1/search", files={"image": HOSTILE[name]()})
+        began = time.process_time()
+        answer = await client.post("/v1/search", files={"image": content})
+        assert time.process_time() - began < 5, "of the service itself"
         assert answer.status_code == 422, answer.text
         assert answer.json()["error"]["remedy"] or "of computing" in answer.text
-        assert time.monotonic() - begin < SETTINGS.decode.picture_timeout_seconds + 5
         assert (await client.post("/v1/search", files={"image": picture("red")})).status_code == 200
 
     play(app, work)
@@ -176,39 +197,41 @@ def test_picture__is_decoded_elsewhere_whichever_way_it_comes(
 
 
 @pytest.mark.slow
-def test_ordinary_client__is_served_while_others_send_what_is_slow(app: Any, tmp_path: Path) -> None:
+def test_ordinary_client__is_served_while_others_send_what_is_slow(busy_app: Any, tmp_path: Path) -> None:
     """Four clients send pictures that are let through and are slow, two at a time, as fast as they are answered."""
     bomb, colour, clip = many_scans(80), picture("red", kind="JPEG", width=640, height=360), video("red", tmp_path / "a.mp4")
     statuses: list[int] = []
+    turns: list[int] = []
+
+    def num_decoded() -> int:
+        return sum(status != 503 for status in statuses)
 
     async def attack(address: str, files: dict[str, bytes]) -> None:
-        async with client_at(app, address) as client:
+        async with client_at(busy_app, address) as client:
             while True:
                 statuses.append((await client.post("/v1/search", files=files)).status_code)
                 if statuses[-1] == 503:
                     await asyncio.sleep(0.05)
 
-    async def main() -> list[float]:
+    async def main() -> None:
         attacks = [asyncio.create_task(attack(f"198.51.100.{n % 4}", {"image": bomb})) for n in range(8)]
-        seconds = []
         while len(statuses) < 8:  # until then nobody has used more than others
             await asyncio.sleep(0.1)
-        async with client_at(app, "192.0.2.1") as client:
+        async with client_at(busy_app, "192.0.2.1") as client:
             for number in range(max(12, NUM // 4)):
-                begin = time.monotonic()
+                before = num_decoded()
                 files = {"clip": clip} if number % 4 == 3 else {"image": colour}
                 answer = await client.post("/v1/search", files=files)
-                seconds.append(time.monotonic() - begin)
+                turns.append(num_decoded() - before)
                 assert answer.status_code == 200, answer.text
                 await asyncio.sleep(0.2)
         for each in attacks:
             each.cancel()
         await asyncio.gather(*attacks, return_exceptions=True)
-        return seconds
 
-    seconds = asyncio.run(main())
-    # A quiet machine answers in 0.1 s. In turn of coming, without stepping aside, it would be nine.
-    assert np.median(seconds) < 3.0, seconds
+    asyncio.run(main())
+    # In turn of coming, without stepping aside, the eight of the attack would all come before it.
+    assert np.median(turns) < 3, turns
     assert statuses and set(statuses) <= {200, 422, 503}  # 200: a fast machine decodes it within its computing time
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -30,6 +31,7 @@ from tests.serving.colours import picture, video, video_id_of_colour, write_colo
 from tests.serving.live_api import free_port
 from tests.serving.raw_http import FORM, FORM_HEAD, JSON, exchange, request
 from tests.tiny_bundle import COLOURS, colour_vector, write_tiny_bundle
+from tests.waiting import PATIENCE_SECONDS, wait_until
 from vidseek.archive import Archive
 
 PACKAGES = Path(__file__).parents[2] / "packages"
@@ -37,6 +39,7 @@ SOAK_SECONDS = float(os.environ.get("VIDSEEK_SOAK_SECONDS", "4"))
 """Long with `make soak`."""
 SOAK_THREADS = 2
 HOSTILE_SECONDS = 12.0
+get, post = partial(httpx.get, timeout=PATIENCE_SECONDS), partial(httpx.post, timeout=PATIENCE_SECONDS)
 
 
 def environment() -> dict[str, str]:
@@ -48,7 +51,7 @@ def environment() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     root = tmp_path_factory.mktemp("served")
-    (root / "params.yaml").write_text("serve: {connections: {header_seconds: 2, body_seconds: 2}}\n")
+    (root / "params.yaml").write_text("serve: {connections: {header_seconds: 4, body_seconds: 4}}\n")
     return write_colour_archive(root)
 
 
@@ -95,10 +98,10 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def wait_until_ready(address: str, log: Path) -> None:
-    until = time.monotonic() + 180
+    until = time.monotonic() + 10 * PATIENCE_SECONDS
     while time.monotonic() < until:
         try:
-            if httpx.get(f"{address}/readyz").status_code == 200:
+            if get(f"{address}/readyz").status_code == 200:
                 return
         except httpx.TransportError:
             pass
@@ -108,28 +111,28 @@ def wait_until_ready(address: str, log: Path) -> None:
 
 def wait_for_line(log: Path, request_id: str) -> None:
     """The line is written after the answer has gone."""
-    until = time.monotonic() + 10
-    while time.monotonic() < until:
-        lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith('{"time"')]
-        if any(line.get("request_id") == request_id and line["route"] == "/v1/search" for line in lines):
-            return
-        time.sleep(0.05)
-    pytest.fail(log.read_text())
+    def is_there() -> bool:
+        # The last line may be half written.
+        lines = [json.loads(line) for line in log.read_text().splitlines(keepends=True)
+                 if line.startswith('{"time"') and line.endswith("\n")]
+        return any(line.get("request_id") == request_id and line["route"] == "/v1/search" for line in lines)
+
+    wait_until(is_there)
 
 
 def test_serve__answers_as_the_command_does(archive: Archive, address: str) -> None:
     wait_until_ready(address, archive.root / "serve.log")
     said = run_command(("search", "blue", "--limit", "2", "--json"), folder=archive.root, env=environment())
-    answered = httpx.post(f"{address}/v1/search", json={"text": "blue", "limit": 2})
+    answered = post(f"{address}/v1/search", json={"text": "blue", "limit": 2})
     assert answered.json() == json.loads(said.stdout)
     assert answered.json()["hits"][0]["video_id"] == video_id_of_colour("blue")
 
-    shown = httpx.post(f"{address}/v1/search", files={"image": picture("green")})
+    shown = post(f"{address}/v1/search", files={"image": picture("green")})
     assert shown.json()["hits"][0]["video_id"] == video_id_of_colour("green")
-    assert httpx.get(f"{address}/healthz").json() == {"status": "ok"}
-    assert httpx.get(f"{address}/nowhere").json()["error"]["code"] == "not_found"
-    assert 'route="/v1/search",status="200"' in httpx.get(f"{address}/metrics").text
-    blank = httpx.post(f"{address}/v1/search", json={"text": " "})
+    assert get(f"{address}/healthz").json() == {"status": "ok"}
+    assert get(f"{address}/nowhere").json()["error"]["code"] == "not_found"
+    assert 'route="/v1/search",status="200"' in get(f"{address}/metrics").text
+    blank = post(f"{address}/v1/search", json={"text": " "})
     assert (blank.status_code, blank.json()["error"]["code"]) == (422, "input_rejected")
     wait_for_line(archive.root / "serve.log", blank.json()["request_id"])
 
@@ -185,7 +188,7 @@ def test_serve__soak_leaks_neither_memory_nor_files(archive: Archive, service: S
     """At 80 % of what it can answer here, clients and service together."""
     wait_until_ready(service.address, archive.root / "serve.log")
     clip = video("red", tmp_path / "a.mp4")
-    with httpx.Client(base_url=service.address, timeout=60) as client:
+    with httpx.Client(base_url=service.address, timeout=PATIENCE_SECONDS) as client:
         warm_seconds = min(30.0, SOAK_SECONDS)
         capacity = ask_for(client, clip, seconds=warm_seconds) / warm_seconds
         worker = service.worker()
@@ -203,12 +206,12 @@ def test_serve__keeps_the_limits_of_params_on_its_connections(archive: Archive, 
     begin = time.monotonic()
     with ExitStack() as held:
         for _ in range(300):
-            connection = held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+            connection = held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS))
             connection.sendall(b"GET / HTTP/1.1\r\n")
         half = request("/v1/search", method="POST", headers=[FORM, "Content-Length: 60000000"]) + FORM_HEAD + bytes(10**6)
-        body = held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+        body = held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS))
         body.sendall(half)
-        assert httpx.post(f"{service.address}/v1/search", json={"text": "blue"}).status_code == 200
+        assert post(f"{service.address}/v1/search", json={"text": "blue"}).status_code == 200
         long = exchange(port, [b"GET / HTTP/1.1\r\nA: ", *[b"a" * 2**20] * 20])
         assert (long.status, long.error()) == (431, "header_too_large")
         bomb = request("/v1/embed/text", method="POST", headers=[JSON], body=b'{"texts":[' + b"1," * 3 * 10**6 + b"1]}")
@@ -216,8 +219,8 @@ def test_serve__keeps_the_limits_of_params_on_its_connections(archive: Archive, 
         foreign = request("/v1/search", method="POST", headers=[FORM, "Origin: null"], body=FORM_HEAD)
         assert exchange(port, [foreign]).error() == "cross_site"
         assert connection.recv(12) == b"HTTP/1.1 408" and body.recv(12) == b"HTTP/1.1 408"
-    assert 2 <= time.monotonic() - begin < 15
-    assert 'vidseek_connections_ended_total{reason="too_slow"}' in httpx.get(f"{service.address}/metrics").text
+    assert time.monotonic() - begin >= 4
+    assert 'vidseek_connections_ended_total{reason="too_slow"}' in get(f"{service.address}/metrics").text
 
 
 @pytest.mark.slow
@@ -238,7 +241,7 @@ def test_serve__killed_worker_comes_back_and_nobody_waits_in_vain(archive: Archi
     killed = service.worker()
     killed.kill()
     # The socket is the parent's: who connects now waits for the next worker.
-    answer = httpx.post(f"{service.address}/v1/search", json={"text": "blue"}, timeout=60)
+    answer = post(f"{service.address}/v1/search", json={"text": "blue"})
     assert answer.json()["hits"][0]["video_id"] == video_id_of_colour("blue")
     assert service.worker().pid != killed.pid
 

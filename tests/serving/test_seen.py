@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from serving.model import open_archive
 from serving.seen import MAX_FILES, WRITE_EVERY, Window
 from tests.serving.asked_colours import OTHER, queries
 from tests.serving.test_metrics import figure
+from tests.waiting import wait_until
 from vidseek.archive import Archive
 from vidseek.params import Settings
 from vidseek.settings import ServeSettings
@@ -47,12 +47,14 @@ def client(engine: Engine) -> TestClient:
 
 def left_in(folder: Path, num: int) -> QuerySample:
     """The queries in the one file in `folder`, as soon as they are `num`: a thread writes it."""
-    for _ in range(200):
-        files = list(folder.glob(SEEN_FILES))
-        if files and (seen := read_sample(files[0])) and len(seen.rows) == num:
-            return seen
-        time.sleep(0.05)
-    raise AssertionError(f"{folder} has no {num} queries")
+    found: list[QuerySample] = []
+
+    def has_them() -> bool:
+        found[:] = [seen for file in folder.glob(SEEN_FILES) if (seen := read_sample(file)) and len(seen.rows) == num]
+        return bool(found)
+
+    wait_until(has_them, f"{folder} has no {num} queries")
+    return found[0]
 
 
 def ask(client: TestClient, texts: list[str], **options: object) -> None:

@@ -244,7 +244,7 @@ def _write_shard(path: Path, clips: dict[int, tuple[str, str]], num_frames: int,
                 tar.addfile(info, io.BytesIO(content))
 
 
-def wait_for(is_so: Callable[[], bool], *, seconds: float = 20.0) -> None:
+def wait_for(is_so: Callable[[], bool], *, seconds: float = 120.0) -> None:
     """Wait until it is so, or fail."""
     end = time.monotonic() + seconds
     while not is_so():

@@ -15,9 +15,10 @@ from types import FrameType
 
 from vidseek.service import serving_root
 from vidseek_media.errors import ServiceError
+from vidseek_media.terminal.progress import waiting
 
-READY_SECONDS = 60.0
-"""How long an API or a page that was started may take to answer."""
+READY_SECONDS = 900.0
+"""How long an API or a page that has not ended may take to answer: seconds on a quiet machine, minutes on a loaded one."""
 STOP_SECONDS = 10.0
 _POLL_SECONDS = 0.2
 
@@ -37,7 +38,7 @@ def address_of(host: str, port: int) -> str:
 
 
 def wait_until_answered(url: str, process: subprocess.Popen[bytes], *, what: str, seconds: float = READY_SECONDS) -> None:
-    """Wait until a URL answers 200.
+    """Wait until a URL answers 200; tell how long it takes.
 
     Args:
         url: The URL.
@@ -49,14 +50,16 @@ def wait_until_answered(url: str, process: subprocess.Popen[bytes], *, what: str
         ServiceError: the process ended, or the time has passed.
     """
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise ServiceError(
-                f"{what} ended at once (exit code {process.returncode})", code="page-ended", remedy="What it said is above",
-            )
-        if answers(url):
-            return
-        time.sleep(_POLL_SECONDS)
+    with waiting(f"starting {what}"):
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise ServiceError(
+                    f"{what} ended before it answered (exit code {process.returncode})", code="page-ended",
+                    remedy="What it said is above",
+                )
+            if answers(url):
+                return
+            time.sleep(_POLL_SECONDS)
     raise ServiceError(
         f"{what} did not answer at {url} within {seconds:.0f} s", code="page-no-answer", remedy="What it said is above",
     )

@@ -54,7 +54,7 @@ def run_each(
         function: Defined in a module, not in the script that is run, because it is pickled.
         items: Inputs; pickled.
         workers: Processes, at least 1.
-        timeout_seconds: For one item, above 0; a number, or a function of the item.
+        timeout_seconds: For one item, above 0; a number, or a function of the item. Waiting for a processor does not count.
         timeout_setting: The name of the parameter that sets the time-out, for messages.
         memory_mib: Memory of a worker. An item that needs more fails; a worker that keeps half of it after an item is
             replaced.
@@ -162,7 +162,7 @@ def _collect(pool: list[Worker], busy: dict[Worker, Input]) -> Iterator[Outcome[
     nearest = min(worker.deadline for worker in busy)
     ready = wait([worker.fileno() for worker in busy], timeout=max(nearest - time.monotonic(), 0))
     for worker in list(busy):
-        if worker.fileno() not in ready and time.monotonic() < worker.deadline:
+        if worker.fileno() not in ready and (time.monotonic() < worker.deadline or worker.put_off()):
             continue
         item, value, error = busy.pop(worker), None, None
         try:

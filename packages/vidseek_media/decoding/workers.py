@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import math
 import os
 import pickle
 import signal
@@ -22,6 +23,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any, Literal
 
 from vidseek_media.decoding.sandbox import Confinement
@@ -31,6 +33,9 @@ from vidseek_media.settings import RECYCLE_AFTER, WORKER_MEMORY_MIB
 
 START_SECONDS = 120.0
 """How long a worker may take to start."""
+
+MOST_STRETCH = 10
+"""Where other work has the processors, a time-out is put off, to at most this many times its length."""
 
 MAX_ANSWER_BYTES = 2**30
 
@@ -51,7 +56,7 @@ class Limits:
     """The time and memory of one input, and the life of a worker."""
 
     timeout_seconds: float
-    """Of one input, above 0; infinite for no limit."""
+    """Of one input, above 0; infinite for no limit. Time in which it waits for a processor does not count."""
     memory_mib: int = WORKER_MEMORY_MIB
     recycle_after: int = RECYCLE_AFTER
     """Inputs after which a worker is replaced, at least 1."""
@@ -203,7 +208,9 @@ class Worker:
         self._is_ours = ""
         """Why `kill` was called; "" if it was not."""
         self._timeout_seconds = limits.timeout_seconds
-        self._deadline = 0.0
+        self._began = self._deadline = 0.0
+        self._had_waited: dict[str, int] = {}
+        """How long its threads had waited for a processor when the current input began."""
         self._lock = threading.Lock()
         self._pidfd = -1
         with contextlib.suppress(OSError):  # it is already dead
@@ -215,8 +222,15 @@ class Worker:
 
     @property
     def deadline(self) -> float:
-        """When the current input must be done, by `time.monotonic`, in seconds."""
+        """When the current input must be done, by `time.monotonic`, in seconds; `put_off` may move it."""
         return self._deadline
+
+    def put_off(self) -> bool:
+        """Move a deadline that has passed by the time that the worker has waited for a processor; return whether there is
+        time left."""
+        waited = max((ns - self._had_waited.get(thread, 0) for thread, ns in _waits_of(self.pid).items()), default=0) / 1e9
+        self._deadline = self._began + self._timeout_seconds + min(waited, (MOST_STRETCH - 1) * self._timeout_seconds)
+        return self._deadline > time.monotonic()
 
     @property
     def is_spent(self) -> bool:
@@ -254,7 +268,8 @@ class Worker:
             timeout_seconds: Above 0; None for that of the limits.
         """
         self._timeout_seconds = self._limits.timeout_seconds if timeout_seconds is None else timeout_seconds
-        self._deadline = time.monotonic() + self._timeout_seconds
+        self._had_waited, self._began = _waits_of(self.pid), time.monotonic()
+        self._deadline = self._began + self._timeout_seconds
         file = _in_memory(content) if content is not None else -1
         try:
             self._connection.settimeout(self._timeout_seconds)
@@ -274,6 +289,7 @@ class Worker:
         """
         was_fresh, self.num_taken = self.num_taken == 0, self.num_taken + 1
         try:
+            self._wait()
             kind, self._has_grown, content, fd = receive(
                 self._connection, until=self._deadline, most=self._limits.max_answer_bytes
             )
@@ -290,6 +306,14 @@ class Worker:
             self.kill("answer")
             raise WorkerLost(f"gave an answer that cannot be used: {error}", was_fresh=was_fresh) from error
         raise self._lost(was_fresh)
+
+    def _wait(self) -> None:
+        """Wait for the beginning of an answer, or for the deadline."""
+        while not wait([self._connection], timeout=self._left()) and self.put_off():
+            pass
+
+    def _left(self) -> float | None:
+        return None if math.isinf(self._deadline) else max(self._deadline - time.monotonic(), 0.0)
 
     def kill(self, why: str = "stopped") -> None:
         """Kill the process; `take` then raises WorkerLost. May be called from any thread.
@@ -349,6 +373,15 @@ class Worker:
         is_fault = number in _FAULTS
         said = f"crashed the worker process ({name})" if is_fault else f"the worker process was stopped ({name})"
         return WorkerLost(said, fault="crash" if is_fault else "stopped", was_fresh=was_fresh)
+
+
+def _waits_of(pid: int) -> dict[str, int]:
+    """Return how long each thread of a process has waited for a processor, in ns; empty where the kernel does not say."""
+    waits = {}
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            waits[thread.name] = int((thread / "schedstat").read_bytes().split()[1])
+    return waits
 
 
 def _in_memory(content: bytes) -> int:

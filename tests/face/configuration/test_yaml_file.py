@@ -57,10 +57,10 @@ def test_load_params__odd_yaml_is_a_config_error(tmp_path: Path, text: str) -> N
 
 def test_load_params__anchors_that_stand_for_gigabytes_cost_nothing(tmp_path: Path) -> None:
     bomb = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 40))
-    start = time.monotonic()
+    began = time.process_time()
     with raises(ConfigError, code="setting-out-of-range") as caught:
         load_section(written(tmp_path, f"{bomb}frames: {{quality: *a39}}\n"), FrameSettings)
-    assert time.monotonic() - start < 5 and len(caught.value.message) < 1000
+    assert time.process_time() - began < 5 and len(caught.value.message) < 1000
 
 
 @given(st.dictionaries(st.text("abc", min_size=1), st.integers() | st.dictionaries(st.text("abc", min_size=1), st.none())))

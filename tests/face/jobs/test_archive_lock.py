@@ -4,10 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from tests.raising import raises
+from tests.waiting import wait_until
 from vidseek.jobs.archive_lock import WORKER_VARIABLE, ArchiveBusy, holder_of, stage_at_work, working_on
 
 HOLD = """
@@ -115,7 +115,4 @@ def test_working_on__is_kept_by_what_inherits_its_file(tmp_path: Path) -> None:
     finally:
         child.kill()
         child.wait()
-    deadline = time.monotonic() + 10
-    while holder_of(tmp_path) is not None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert holder_of(tmp_path) is None
+    wait_until(lambda: holder_of(tmp_path) is None)

@@ -6,13 +6,13 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.raising import raises
+from tests.waiting import is_gone, wait_until
 from vidseek_media.decoding.sandbox import Confinement, in_force
 from vidseek_media.decoding.worker_process import Job
 from vidseek_media.decoding.workers import ForkServer, Limits, Worker
@@ -155,8 +155,5 @@ def test_workers__end_with_their_server() -> None:
     worker = other.fork(LIMITS)
     worker.give(Job(eval, ("__import__('time').sleep(600)",)))
     other.close()
-    until = time.monotonic() + 10
-    while Path(f"/proc/{worker.pid}").exists() and time.monotonic() < until:
-        time.sleep(0.01)
-    assert not Path(f"/proc/{worker.pid}").exists()
+    wait_until(lambda: is_gone(worker.pid))
     worker.stop()

@@ -84,7 +84,7 @@ def test_sweep__takes_what_a_killed_process_left_and_nothing_of_one_that_lives(t
     sweep(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {*others, *kept}
     assert len(kept) == 2
-    living.communicate(timeout=30)
+    living.communicate(timeout=120)
     assert {path.name for path in tmp_path.iterdir()} == {*others, "out", "a.txt"}
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import re
 import time
-from collections.abc import Callable
 
 import pytest
 
+from tests.waiting import wait_until
 from vidseek_media.terminal import progress
 from vidseek_media.terminal.progress import Progress, counted, spoken, waiting
 
@@ -18,14 +18,6 @@ class Terminal(io.StringIO):
 
     def isatty(self) -> bool:
         return True
-
-
-def until(told: Callable[[], bool]) -> None:
-    """Wait until something was told; fail after five seconds."""
-    end = time.monotonic() + 5
-    while not told():
-        assert time.monotonic() < end, "nothing was told"
-        time.sleep(0.02)
 
 
 class Log:
@@ -51,7 +43,7 @@ def test_progress__a_log_gets_lines_with_count_figures_and_time_left(log: Log) -
     with waiting("train"), Progress("both towers", unit="step", total=200) as steps:
         steps.update(50)
         steps.note("loss 0.412")
-        until(lambda: "loss" in log.text())
+        wait_until(lambda: "loss" in log.text())
         steps.update(150)
     first, *_, last = log.text().splitlines()
     assert re.fullmatch(r"train: both towers: 50 of 200 steps, loss 0\.412, \d s so far, about \d s left", first)
@@ -69,14 +61,14 @@ def test_progress__of_several_processes_one_tells(log: Log) -> None:
     with waiting("outer"):
         with Progress("both towers", unit="step", is_shown=False) as steps:
             steps.update()
-            until(lambda: "outer: 0 s so far" in log.text())
+            wait_until(lambda: "outer: 0 s so far" in log.text())
         assert "both towers" not in log.text()
 
 
 def test_progress__without_a_total_tells_no_time_left(log: Log) -> None:
     with Progress("download", unit="video") as videos:
         videos.update()
-        until(lambda: bool(log.text()))
+        wait_until(lambda: bool(log.text()))
     assert re.match(r"download: 1 video, \d s so far\n", log.text())
 
 
@@ -101,7 +93,7 @@ def test_progress__a_terminal_gets_a_bar_and_no_lines(monkeypatch: pytest.Monkey
 
 def test_waiting__names_of_files_are_no_terminal_commands(log: Log) -> None:
     with waiting("reading \x1b[2J"):
-        until(lambda: bool(log.text()))
+        wait_until(lambda: bool(log.text()))
     assert "\x1b" not in log.text()
 
 

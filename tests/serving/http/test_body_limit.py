@@ -59,7 +59,7 @@ class Slow:
 
 
 async def read(
-    uploads: Uploads, body: Slow, *, client: str, seconds: float = 0.3, answering: Awaitable[object] | None = None
+    uploads: Uploads, body: Slow, *, client: str, seconds: float = 120.0, answering: Awaitable[object] | None = None
 ) -> int:
     """Read a form of `client` through the limit, and go on answering as long as `answering` takes."""
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,17 +120,19 @@ def test_uploads__what_is_being_answered_gives_way_to_nobody() -> None:
 def test_bodies__that_come_steadily_may_take_longer() -> None:
     async def run() -> None:
         uploads = Uploads(2**30)
-        steady = Slow([b"a" * 200_000] * 10, every=0.1)  # a second, where 0.3 are allowed for none
-        assert await read(uploads, steady, client="1.2.3.4") == 2_000_000
+        # Three seconds, where two are allowed for none; each piece allows as much again as it takes.
+        steady = Slow([b"a" * 250_000] * 12, every=0.25)
+        assert await read(uploads, steady, client="1.2.3.4", seconds=2.0) == 3_000_000
         for slow in (Slow([b"a"] * 20, every=0.1), Slow([b"a" * 10**6], is_whole=False), Slow([], is_whole=False)):
             with raises(BodyTooSlow, code="body-too-slow"):
-                await asyncio.wait_for(read(uploads, slow, client="1.2.3.4"), 60)
+                await asyncio.wait_for(read(uploads, slow, client="1.2.3.4", seconds=0.3), 60)
 
     asyncio.run(run())
 
 
 def test_bodies__time_in_which_the_application_works_does_not_count() -> None:
     async def run() -> None:
-        assert await read(Uploads(2**30), Slow([b"a"]), client="1.2.3.4", answering=asyncio.sleep(0.5)) == 1
+        uploads, answering = Uploads(2**30), asyncio.sleep(0.7)
+        assert await read(uploads, Slow([b"a"]), client="1.2.3.4", seconds=0.5, answering=answering) == 1
 
     asyncio.run(run())

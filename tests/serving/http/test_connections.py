@@ -7,8 +7,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any
 
 import hypothesis
@@ -25,12 +25,18 @@ from serving.model import open_archive
 from tests.serving.colours import write_colour_archive
 from tests.serving.live_api import free_port
 from tests.serving.raw_http import CHUNKED, FORM, FORM_HEAD, JSON, exchange, request
+from tests.waiting import wait_until
+from vidseek.archive import Archive
 from vidseek.params import Settings
 from vidseek.settings import ConnectionLimits, ServeSettings
 
+SIZES: dict[str, Any] = {"max_header_kb": 4, "max_connections": 30, "max_per_client": 24, "max_uploads_mb": 4}
 LIMITS = ConnectionLimits(
-    max_header_kb=4, header_seconds=0.6, body_seconds=0.6, min_body_kb_per_second=1000, idle_seconds=0.6, send_seconds=0.6,
-    max_connections=30, max_per_client=24, max_uploads_mb=4,
+    header_seconds=120, body_seconds=120, min_body_kb_per_second=1000, idle_seconds=120, send_seconds=120, **SIZES
+)
+"""A test that is about something else never meets a time limit, however loaded the machine is."""
+HASTY = ConnectionLimits(
+    header_seconds=0.6, body_seconds=0.6, min_body_kb_per_second=1000, idle_seconds=0.6, send_seconds=0.6, **SIZES
 )
 SETTINGS = ServeSettings(max_body_mb=3, max_json_mb=1, connections=LIMITS)
 LARGE_BYTES = 64 * 2**20
@@ -41,10 +47,10 @@ examples = hypothesis.settings(max_examples=NUM_EXAMPLES, deadline=None, derando
 class Served:
     """A service in a thread of the test, with small limits."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, limits: ConnectionLimits = LIMITS) -> None:
         self.port = free_port()
         self.ended: list[tuple[str, int]] = []
-        self.connections = Connections(LIMITS, lambda reason, status: self.ended.append((reason, status)))
+        self.connections = Connections(limits, lambda reason, status: self.ended.append((reason, status)))
         config = uvicorn.Config(
             app, port=self.port, http=protocol_of(self.connections), ws="none", log_level="critical", lifespan="off",
             timeout_graceful_shutdown=1,
@@ -64,23 +70,32 @@ class Served:
         return exchange(self.port, [asked]).status == 200
 
 
-def wait_until(holds: Callable[[], bool]) -> None:
-    """However long it takes on a machine where others work; that it never comes to pass fails the test."""
-    end = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.02)
-
-
 def posted(body: bytes, *headers: str) -> bytes:
     """A search."""
     return request("/v1/search", method="POST", headers=headers, body=body)
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    archive = write_colour_archive(tmp_path_factory.mktemp("connections"))
-    engine = Engine(lambda: open_archive(archive, Settings()), SETTINGS, Places.of(archive))
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    return write_colour_archive(tmp_path_factory.mktemp("connections"))
+
+
+@pytest.fixture(scope="module")
+def served(archive: Archive) -> Iterator[Served]:
+    with serving(archive, LIMITS) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def hasty(archive: Archive) -> Iterator[Served]:
+    with serving(archive, HASTY) as one:
+        yield one
+
+
+@contextmanager
+def serving(archive: Archive, limits: ConnectionLimits) -> Iterator[Served]:
+    settings = SETTINGS.model_copy(update={"connections": limits})
+    engine = Engine(lambda: open_archive(archive, Settings()), settings, Places.of(archive))
     app = create_app(engine)
 
     async def with_large(scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,13 +107,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             await send({"type": "http.response.body", "body": bytes(2**20), "more_body": True})
         await send({"type": "http.response.body"})
 
-    one = Served(with_large)
+    one = Served(with_large, limits)
     one.thread.start()
-    while not one.server.started:
-        time.sleep(0.02)
+    wait_until(lambda: one.server.started)
     yield one
     one.server.should_exit = True
-    one.thread.join(30)
+    one.thread.join(60)
     engine.close()
 
 
@@ -129,10 +143,10 @@ def test_headers__more_than_a_hundred_are_refused(served: Served) -> None:
     assert exchange(served.port, [request(headers=["A: b"] * 101)]).error() == "header_too_large"
 
 
-def test_headers__bytes_that_trickle_do_not_reset_the_clock(served: Served) -> None:
-    reply = exchange(served.port, [b"GET / HTTP/1.1\r\nA: ", *[b"a"] * 12], pause=0.1)
+def test_headers__bytes_that_trickle_do_not_reset_the_clock(hasty: Served) -> None:
+    reply = exchange(hasty.port, [b"GET / HTTP/1.1\r\nA: ", *[b"a"] * 12], pause=0.1)
     assert (reply.status, reply.error()) == (408, "too_slow")
-    with closing(served.connect()) as connection:
+    with closing(hasty.connect()) as connection:
         for _ in range(40):
             connection.sendall(b"\r\n")  # what a parser skips before a request counts too
             time.sleep(0.1)
@@ -150,10 +164,10 @@ def _received(connection: socket.socket) -> bytes:
         return b""
 
 
-def test_connections__that_say_nothing_or_nothing_more_are_closed(served: Served) -> None:
-    silent = exchange(served.port, [])
+def test_connections__that_say_nothing_or_nothing_more_are_closed(hasty: Served) -> None:
+    silent = exchange(hasty.port, [])
     assert silent.is_ended and not silent.content
-    idle = exchange(served.port, [request(close=False)])
+    idle = exchange(hasty.port, [request(close=False)])
     assert idle.is_ended and idle.status == 200 and idle.num_answers == 1
 
 
@@ -181,11 +195,11 @@ def test_connections__more_requests_than_places_are_told_so(served: Served) -> N
 
 
 @pytest.mark.parametrize("headers", [[JSON], [FORM]])
-def test_bodies__that_trickle_or_stop_are_answered(served: Served, headers: list[str]) -> None:
+def test_bodies__that_trickle_or_stop_are_answered(hasty: Served, headers: list[str]) -> None:
     head = request("/v1/search", method="POST", headers=[*headers, "Content-Length: 500000"])
     begin = FORM_HEAD if headers == [FORM] else b'{"text": "'
     for pieces in ([head, begin], [head, begin, *[b"a"] * 12]):
-        reply = exchange(served.port, pieces, pause=0.1)
+        reply = exchange(hasty.port, pieces, pause=0.1)
         assert (reply.status, reply.error()) == (408, "too_slow")
         assert reply.is_ended
 
@@ -270,12 +284,12 @@ def test_pipelining__a_few_are_answered_in_order_and_a_flood_is_cut(served: Serv
     assert "pipelined" in served.reasons() and served.answers()
 
 
-def test_answers__that_nobody_reads_end_their_connection(served: Served) -> None:
+def test_answers__that_nobody_reads_end_their_connection(hasty: Served) -> None:
     with closing(socket.socket()) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.connect(("127.0.0.1", served.port))
+        connection.connect(("127.0.0.1", hasty.port))
         connection.sendall(request("/large"))
-        wait_until(lambda: "send_stalled" in served.reasons())
+        wait_until(lambda: "send_stalled" in hasty.reasons())
         connection.settimeout(30)
         num_bytes = 0
         with suppress(ConnectionError):
@@ -354,9 +368,9 @@ def test_framework__errors_have_our_shape(served: Served, asked: bytes, status: 
 
 
 @pytest.mark.parametrize("protocol", ["websocket", "h2c"])
-def test_upgrades__are_not_made(served: Served, protocol: str) -> None:
+def test_upgrades__are_not_made(hasty: Served, protocol: str) -> None:
     headers = ["Connection: upgrade", f"Upgrade: {protocol}", "Sec-WebSocket-Key: a", "Sec-WebSocket-Version: 13"]
-    reply = exchange(served.port, [request(headers=headers, close=False)])
+    reply = exchange(hasty.port, [request(headers=headers, close=False)])
     assert reply.status == 200 and reply.is_ended
 
 
@@ -379,13 +393,12 @@ def test_server__ends_although_connections_are_open() -> None:
 
     one = Served(ok)
     one.thread.start()
-    while not one.server.started:
-        time.sleep(0.02)
+    wait_until(lambda: one.server.started)
     with closing(one.connect()) as idle, closing(one.connect()) as silent:
         idle.sendall(request(close=False))
         assert idle.recv(65536)
         one.server.should_exit = True
-        one.thread.join(30)
+        one.thread.join(60)
         assert not one.thread.is_alive()
         assert silent.recv(10) == b""
 

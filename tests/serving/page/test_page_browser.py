@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 from tests.serving.api.test_admin import ROW, write_found
 from tests.serving.colours import BASE_VERSION, VERSION, picture, publish_base
 from tests.serving.live_api import free_port, live_api, write_video_archive, write_worded_archive
+from tests.waiting import PATIENCE_SECONDS, wait_until
 from vidseek.actions.page import answers, page_command, running, wait_until_answered
 from vidseek.archive import Archive
 from vidseek.jobs.job_table import JobTable
@@ -27,7 +27,7 @@ CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("streamlit")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
-WAIT_MS = 60_000
+WAIT_MS = 1000 * PATIENCE_SECONDS
 sync_api.expect.set_options(timeout=WAIT_MS)
 
 
@@ -264,10 +264,8 @@ def test_page__is_sensible_on_a_phone(browser: Any, page_url: str, api: str) -> 
     tab = context.new_page()
     tab.goto(f"{page_url}/?q=blue")
     sync_api.expect(cards(tab).first).to_be_visible(timeout=WAIT_MS)
-    until = time.monotonic() + WAIT_MS / 1000  # the grid finds its columns after the first card is there
-    while cards(tab).first.bounding_box()["width"] <= 300 and time.monotonic() < until:
-        tab.wait_for_timeout(100)
-    assert cards(tab).first.bounding_box()["width"] > 300
+    # The grid finds its columns after the first card is there.
+    wait_until(lambda: cards(tab).first.bounding_box()["width"] > 300)
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
     context.close()
 
@@ -321,13 +319,15 @@ def test_compare__stands_side_by_side_on_a_phone_too(browser: Any, api_port: int
         firsts = [tab.locator(f".st-key-card-{name}-0") for name in ("other_search", "this_search")]
         for card in firsts:
             sync_api.expect(card).to_be_visible(timeout=WAIT_MS)
-        until = time.monotonic() + WAIT_MS / 1000  # columns find their places after their cards are there
-        while True:
-            left, right = (card.bounding_box() for card in firsts)
-            if left["x"] + left["width"] <= right["x"] and left["y"] == right["y"]:
-                break
-            assert time.monotonic() < until, (left, right)
-            tab.wait_for_timeout(100)
+        boxes: list[dict[str, float]] = []
+
+        def is_beside() -> bool:
+            boxes[:] = [card.bounding_box() for card in firsts]
+            left, right = boxes
+            return left["x"] + left["width"] <= right["x"] and left["y"] == right["y"]
+
+        wait_until(is_beside)  # columns find their places after their cards are there
+        right = boxes[1]
         assert right["x"] + right["width"] <= 390 and tab.evaluate("document.documentElement.scrollWidth") <= 390
     context.close()
 
@@ -340,11 +340,11 @@ def test_ui__brings_up_both_and_stops_both(own_archive: Archive) -> None:
     command = [sys.executable, "-m", "vidseek.cli", "ui", "--port", str(port)]
     process = subprocess.Popen(command, cwd=own_archive.root, env=environment)
     try:
-        wait_until_answered(f"http://127.0.0.1:{port}/_stcore/health", process, what="vidseek ui", seconds=90)
-        assert answers(f"http://127.0.0.1:{api_port}/readyz")
+        wait_until_answered(f"http://127.0.0.1:{port}/_stcore/health", process, what="vidseek ui")
+        wait_until(lambda: answers(f"http://127.0.0.1:{api_port}/readyz"))
     finally:
         process.terminate()
-        assert process.wait(60) == 0
+        assert process.wait(PATIENCE_SECONDS) == 0
     assert not answers(f"http://127.0.0.1:{api_port}/healthz")
 
 

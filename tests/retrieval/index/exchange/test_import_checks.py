@@ -191,7 +191,7 @@ def test_import__a_file_of_kilobytes_that_unpacks_to_gigabytes_is_refused(good: 
 
 
 def test_check_file__is_ended_in_time(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(imported, "SECONDS", 0.01)
+    monkeypatch.setattr(imported, "SECONDS", 0.001)
     with raises(ArtifactError, code="import-too-slow"):
         imported.check_file(good)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -15,6 +14,7 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from tests.raising import raises
+from tests.waiting import wait_until
 from vidseek_media.errors import ServiceError
 from vidseek_retrieval.index.qdrant import requests as qdrant_requests
 from vidseek_retrieval.index.qdrant.backend import QdrantBackend
@@ -44,7 +44,8 @@ class Handler(BaseHTTPRequestHandler):
         result = {"aliases": []} if self.command == "GET" else {"operation_id": 1, "status": "completed"}
         body = json.dumps({"result": result, "status": "ok", "time": 0.0}).encode()
         if fault == "slow":
-            time.sleep(3)
+            num = len(self.server.bodies)
+            wait_until(lambda: len(self.server.bodies) > num)  # until it is asked again
         if fault == "drop":
             self.connection.close()
             return
@@ -72,14 +73,14 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     standing.server_close()
 
 
-def home_at(url: str) -> QdrantBackend:
-    return QdrantBackend(QdrantClient(url=url, timeout=1, check_compatibility=False))
+def home_at(url: str, *, timeout: int = 60) -> QdrantBackend:
+    return QdrantBackend(QdrantClient(url=url, timeout=timeout, check_compatibility=False))
 
 
 @pytest.mark.parametrize("fault", ["drop", "cut", "busy", "slow"])
 def test_call__a_network_that_fails_once_is_asked_again(stand_in: StandIn, fault: str) -> None:
     stand_in.faults = [fault]
-    assert home_at(stand_in.url).aliases() == {}
+    assert home_at(stand_in.url, timeout=2 if fault == "slow" else 60).aliases() == {}
     assert len(stand_in.bodies) == 2
 
 
@@ -101,7 +102,7 @@ def test_call__what_is_refused_is_not_asked_again(stand_in: StandIn) -> None:
 
 def test_upsert__a_batch_that_was_cut_off_is_sent_once_more_as_it_was(stand_in: StandIn) -> None:
     stand_in.faults = ["cut", "drop"]
-    client = QdrantClient(url=stand_in.url, timeout=1, check_compatibility=False)
+    client = QdrantClient(url=stand_in.url, timeout=60, check_compatibility=False)
     points = [models.PointStruct(id=number, vector={"video": [0.0, 1.0]}, payload={}) for number in range(256)]
     qdrant_requests.request(client.upsert, "clips", points, wait=True)
     assert len(stand_in.bodies) == 3 and len(set(stand_in.bodies)) == 1
