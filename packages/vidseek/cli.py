@@ -27,6 +27,7 @@ from vidseek.commands import (
     searching,
     training_set,
 )
+from vidseek.commands.outgoing import datasets
 from vidseek_media.errors import VidseekError
 
 EXAMPLES = {
@@ -44,6 +45,9 @@ EXAMPLES = {
     "clip": ["vidseek clip 1f2e3d4c5b6a:12000-15500 -o crane.mp4", "vidseek clip 2026/harbour.mp4:12000-15500 -o crane.mov",
              "vidseek search 'a crane' --json | jq -r '.hits[0] | \"\\(.video_id):\\(.start_ms)-\\(.end_ms)\"'",
              "Packets are copied where the moment begins at a keyframe and ends with its group; else it is encoded."],
+    "export-dataset": ["vidseek export-dataset hf harbour-clips --captioned",
+                       "vidseek export-dataset webdataset harbour-train --split train --cut captions",
+                       "vidseek export-dataset fiftyone harbour-look --filter camera=B --media"],
     "ingest": ["vidseek ingest", "vidseek ingest '/archive/**/*.mp4' --json"],
     "probe": ["vidseek probe harbour.mp4", "vidseek probe harbour.mp4 --decoder pyav --json"],
     "caption": ["vidseek caption --dry-run", "vidseek caption"],
@@ -136,7 +140,8 @@ def _about(
 
 for command in (
     creating.init, creating.run, creating.settings,
-    searching.search, searching.clip, archive.ingest, archive.probe, archive.tag, captioning.caption, archive.dedup,
+    searching.search, searching.clip, datasets.export_dataset,
+    archive.ingest, archive.probe, archive.tag, captioning.caption, archive.dedup,
     forgetting.forget, creating.plan,
     drifting.drift, comparing.base, running.serve, running.ui, running.mcp, running.mlflow,
     running.push_adapter, running.mteb, benchmarking.benchmark, running.doctor, growing.add, growing.watch, growing.jobs,

@@ -46,7 +46,7 @@ def locate_events(
         if moment.video_id in paths or moment.video_id in faults:
             continue
         try:
-            paths[moment.video_id] = _file_of(archive, moment, forgotten)
+            paths[moment.video_id] = file_of(archive, moment, forgotten)
         except InputRejected as error:
             faults[moment.video_id] = error
     located, unread = _read_times(paths, moments)
@@ -61,7 +61,18 @@ def locate_events(
     return events_of(kept, located, urls, handles), left_out
 
 
-def _file_of(archive: Archive, moment: Moment, forgotten: frozenset[str]) -> Path:
+def file_of(archive: Archive, moment: Moment, forgotten: frozenset[str]) -> Path:
+    """Return the file of a moment's video.
+
+    Args:
+        archive: The archive.
+        moment: The moment.
+        forgotten: Ids of forgotten videos.
+
+    Raises:
+        InputRejected: the video is forgotten, or its file is missing.
+        ConfigError: the archive names no source.
+    """
     if moment.video_id in forgotten:
         raise InputRejected(
             f"{moment.uri} is forgotten", code="forgotten-already", remedy="`vidseek forget --undo` takes it back",
@@ -163,7 +174,7 @@ def cut_moment(archive: Archive, moment: Moment, out: Path, *, force: bool, thre
             f"{out} cannot be written: its suffix is {out.suffix or 'missing'}", code="unknown-export",
             remedy=f"Name a file that ends in {', '.join(FORMATS)}",
         )
-    path = _file_of(archive, moment, read_forgotten(archive.decisions).video_ids)
+    path = file_of(archive, moment, read_forgotten(archive.decisions).video_ids)
     if out.exists() and (not force or not out.is_file() or out.samefile(path)):
         raise ConfigError(f"{out} is there already", code="file-there", remedy="Name another file, or add --force")
     with foreign(

@@ -67,12 +67,12 @@ def csv_text(events: Sequence[Event], name: str) -> str:
     names = _fields_of(events)
     writer.writerow([*COLUMNS, *(f"field_{name}" if name in COLUMNS else name for name in names)])
     for row, event in zip(_rows(events), events, strict=True):
-        own = [_joined(event.moment.fields.get(name, "")) for name in names]
+        own = [joined_cell(event.moment.fields.get(name, "")) for name in names]
         writer.writerow([_cell(value) for value in (*row.values(), *own)])
     return file.getvalue()
 
 
-def _joined(value: object) -> object:
+def joined_cell(value: object) -> object:
     """Return a value of a declared field as a cell: a list with semicolons, as a manifest has it, or as JSON where a value
     holds one or a comma.
     """

@@ -102,8 +102,22 @@ def read_jpegs(folder: Path, clips: Iterable[StoredClip]) -> Iterator[tuple[str,
     Raises:
         ArtifactError: as `read_frames`.
     """
-    for about, jpegs, _ in _read(folder, list(clips)):
+    for about, jpegs in read_stored(folder, clips):
         yield about["clip_id"], jpegs
+
+
+def read_stored(folder: Path, clips: Iterable[StoredClip]) -> Iterator[tuple[dict[str, Any], list[bytes]]]:
+    """Yield the content of the .json of clips, and their JPEG files, in their order.
+
+    Args:
+        folder: Output of the stage `frames`.
+        clips: Clips from `stored_clips`.
+
+    Raises:
+        ArtifactError: as `read_frames`.
+    """
+    for about, jpegs, _ in _read(folder, list(clips)):
+        yield about, jpegs
 
 
 def read_placed(

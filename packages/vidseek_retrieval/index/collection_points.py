@@ -184,7 +184,7 @@ def read_points(
         decided[row.video_id].append(row)
     fields = read_fields(fields_dir) if fields_dir else StoredFields()
     _refuse_taken(fields.declared)
-    return Points(tables, published_clips(tables), video_payloads(tables), decided, settings, fields)
+    return Points(tables, published_clips(tables), video_payloads(ingest_dir), decided, settings, fields)
 
 
 def with_auto_tags(points: Points, prompts: Prompts) -> Points:

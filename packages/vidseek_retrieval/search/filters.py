@@ -5,15 +5,18 @@ A backend answers a filter on an unknown field with an empty list; here an unkno
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import ge, gt, le, lt
+from typing import Any
 
 from vidseek_media.errors import InputRejected
 from vidseek_media.fields.declared import DeclaredFields, FieldType
 from vidseek_retrieval.index.payload import payload_indexes
 
-BOUNDS = ("gt", "gte", "lt", "lte")
+_COMPARED = {"gt": gt, "gte": ge, "lt": lt, "lte": le}
+BOUNDS = tuple(_COMPARED)
 _TIME_REMEDY = 'Say {"gte": "2024-05-01", "lt": "2024-06-01"}'
 
 
@@ -50,6 +53,37 @@ def parse_filters(filters: Mapping[str, object], declared: DeclaredFields | None
         (7,)
     """
     return tuple(_condition(field, wanted, declared or {}) for field, wanted in sorted(filters.items()))
+
+
+def meets(payload: Mapping[str, Any], conditions: Iterable[Condition]) -> bool:
+    """Return whether a payload meets all conditions, as the backends decide it: of a list, one value must.
+
+    Args:
+        payload: The payload of a clip.
+        conditions: From `parse_filters`.
+
+    Examples:
+        >>> wanted = parse_filters({"tags": ["rain"]}, {"tags": FieldType("keyword", many=True)})
+        >>> meets({"tags": ["night", "rain"]}, wanted), meets({}, wanted)
+        (True, False)
+    """
+    return all(_holds(payload.get(each.field), each) for each in conditions)
+
+
+def _holds(value: Any, condition: Condition) -> bool:
+    values = [] if value is None else value if isinstance(value, list) else [value]
+    if any(each in condition.none_of for each in values):
+        return False
+    if condition.any_of and not any(each in condition.any_of for each in values):
+        return False
+    return not condition.bounds or any(_lies_within(each, condition.bounds) for each in values)
+
+
+def _lies_within(value: Any, bounds: Sequence[tuple[str, int | float | datetime]]) -> bool:
+    return all(
+        _COMPARED[name](datetime.fromisoformat(value) if isinstance(bound, datetime) else value, bound)
+        for name, bound in bounds
+    )
 
 
 def _condition(field: str, wanted: object, declared: DeclaredFields) -> Condition:

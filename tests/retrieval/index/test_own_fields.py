@@ -26,6 +26,7 @@ from vidseek_retrieval.index.publish import PublishReport, publish
 from vidseek_retrieval.index.qdrant import backend as server
 from vidseek_retrieval.index.qdrant.builds import BUILD_FIELDS
 from vidseek_retrieval.search.browse import facets_of
+from vidseek_retrieval.search.filters import Condition, meets, parse_filters
 from vidseek_retrieval.search.query import Answer, Query, SearchOptions
 from vidseek_retrieval.search.searcher import Searcher
 
@@ -187,3 +188,25 @@ def test_transfer__fields_go_with_a_collection_and_wrong_ones_are_refused(tmp_pa
     assert CollectionMetadata.from_json(facts).declared == fields_of(DECLARED)
     with pytest.raises(ValueError, match="score"):
         CollectionMetadata.from_json({**facts, "fields": {"score": "keyword"}})
+
+
+def test_meets__decides_as_the_backends_do(archive: Archive) -> None:
+    archive.publish(statements())
+    [metadata] = archive.backend.collections()
+    collection = archive.backend.open(metadata.name)
+    payloads = {point.clip_id: point.payload for point in collection.scroll()}
+    asked: list[dict[str, object]] = [
+        {"camera": ["cam 0", "cam 9"]}, {"take": {"gt": 1, "lte": 4}}, {"take": [0, 5]}, {"gain": {"gte": 0.5}},
+        {"gain": 0.75}, {"is_day": True}, {"tags": "night"},
+        {"shot_at": {"gte": "2026-02-01T01:00:00+01:00", "lt": "2026-04-01"}},
+        {"shot_at": {"gt": "2020-01-01", "lt": "2026-01-01"}}, {"start_ms": {"lt": 6000}, "camera": "cam 1"},
+        {"channel": "x"}, {"duration_ms": {"gte": 60_000}, "größe": {"lt": 2}},
+    ]
+    for filters in asked:
+        conditions = parse_filters(filters, metadata.declared)
+        found = collection.search(archive.vectors[0], limit=100, exact=collection.allows_exact, conditions=conditions)
+        met = {clip_id for clip_id, payload in payloads.items() if meets(payload, conditions)}
+        assert met == {clip.clip_id for clip in found}, filters
+        hidden = (*conditions, Condition("video_id", none_of=(VIDEOS[0],)))
+        found = collection.search(archive.vectors[0], limit=100, exact=collection.allows_exact, conditions=hidden)
+        assert {each for each in payloads if meets(payloads[each], hidden)} == {clip.clip_id for clip in found}, filters

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -93,16 +93,16 @@ def published_clips(tables: ClipTables) -> PublishedClips:
     return _in_order(having, np.asarray(places.drop_null(), np.int64), num_without_vector=wanted.num_rows - having.num_rows)
 
 
-def video_payloads(tables: ClipTables) -> dict[str, dict[str, Any]]:
+def video_payloads(ingest_dir: Path) -> dict[str, dict[str, Any]]:
     """Return the fields that all points of a video have, by video.
 
     Args:
-        tables: Output of the stages.
+        ingest_dir: Output of the stage `ingest`.
 
     Raises:
         ArtifactError: the table of videos is missing or broken.
     """
-    videos = read_table(tables.ingest_dir / "videos.parquet", VIDEOS)
+    videos = read_table(ingest_dir / "videos.parquet", VIDEOS)
     return {str(video["video_id"]): _video_payload(video) for video in videos.to_dict("records")}
 
 

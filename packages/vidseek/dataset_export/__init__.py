@@ -1,0 +1,6 @@
+"""Clips of the archive as data sets for other programs: with frames, captions, splits, fields and embeddings."""
+
+SHARD_MIB = 512
+"""Size from which a file takes no more clips."""
+CUT_WORKERS = 2
+"""Processes that cut clips out of their videos."""
