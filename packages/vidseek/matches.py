@@ -10,6 +10,10 @@ LIKELY = 0.5
 """The chance under which hits are said to be probably wrong, all of them."""
 
 
+MAX_BEFORE = 40
+"""Characters of a text that are shown before its first match: about a line of a card."""
+
+
 def split_at_matches(text: str, matches: Iterable[str]) -> list[tuple[str, bool]]:
     """Cut a text into parts, each with whether it is one of the matched words; together they are the text.
 
@@ -26,6 +30,23 @@ def split_at_matches(text: str, matches: Iterable[str]) -> list[tuple[str, bool]
         return [(text, False)] if text else []
     parts = re.split(f"({'|'.join(map(_whole, words))})", text)
     return [(part, place % 2 == 1) for place, part in enumerate(parts) if part]
+
+
+def from_first_match(parts: Sequence[tuple[str, bool]]) -> list[tuple[str, bool]]:
+    """Return the parts of a text from shortly before its first match, with an ellipsis for what is left out before it.
+
+    Args:
+        parts: As `split_at_matches` returns them. Without a match they stay as they are.
+
+    Examples:
+        >>> from_first_match([("good morning and welcome to the news of this evening: the ", False), ("harbour", True)])
+        [('… to the news of this evening: the ', False), ('harbour', True)]
+    """
+    before, is_match = parts[0] if len(parts) > 1 else ("", True)
+    if is_match or len(before) <= MAX_BEFORE:
+        return list(parts)
+    near = before[-MAX_BEFORE:]
+    return [(f"… {near.partition(' ')[2] or near}", False), *parts[1:]]
 
 
 def _whole(word: str) -> str:

@@ -29,6 +29,8 @@ _LOOKS = """<style>
   font-size: .8rem; padding: .05rem .4rem; border-radius: .25rem; font-variant-numeric: tabular-nums;}
 .vs-title {font-weight: 600; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; margin-top: .4rem;}
 .vs-facts {font-size: .85rem; opacity: .75; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;}
+.vs-said {white-space: normal; overflow-wrap: anywhere; display: -webkit-box; -webkit-line-clamp: 2;
+  -webkit-box-orient: vertical;}
 .vs-video {width: 100%; max-height: 52vh; object-fit: contain; background: #000; border-radius: .4rem; display: block;}
 .vs-file {font-size: .85rem; margin-top: .4rem;}
 .vs-table {overflow-x: auto;}

@@ -16,9 +16,11 @@ from serving.page.basket.contents import KeptMoment, kept, toggle
 from serving.page.frame import admin_api, api, ask, clock, span, t
 from serving.page.shown import address
 from vidseek.client import Problem
-from vidseek.matches import split_at_matches
+from vidseek.matches import from_first_match, split_at_matches
 
 CARD_PX = 264
+MAX_EVIDENCE = 2
+"""Texts that a card shows."""
 MAX_SEGMENTS = 80
 """Texts of a video that the player lists, around the clip."""
 LIKE, UNLIKE = "+", "\N{MINUS SIGN}"
@@ -221,15 +223,29 @@ def _own_fields(hit: Mapping[str, Any]) -> str:
 
 
 def _evidence(hit: Mapping[str, Any]) -> str:
-    """Return the best text for which a moment was found, with the matched words marked; all of it is escaped."""
-    for each in (hit.get("evidence") or [])[:1]:
-        marked = "".join(
-            f"<mark>{html.escape(part)}</mark>" if is_match else html.escape(part)
-            for part, is_match in split_at_matches(each["text"], each["matches"])
-        )
-        title = html.escape(f"{t(each['field'])}: {each['text']}", quote=True)
-        return f'<div class="vs-facts vs-said" title="{title}">{html.escape(t(each["field"]))}: {marked}</div>'
-    return ""
+    """Return the texts for which a moment was found, with the matched words marked; all of it is escaped.
+
+    They are the best one, and one more if it has matches that the best lacks.
+    """
+    shown: list[str] = []
+    known: set[str] = set()
+    for each in hit.get("evidence") or []:
+        matches = {word.casefold() for word in each["matches"]}
+        if len(shown) < MAX_EVIDENCE and (not shown or matches - known):
+            known |= matches
+            shown.append(_marked(each))
+    return "".join(shown)
+
+
+def _marked(evidence: Mapping[str, Any]) -> str:
+    """Return one text as HTML, from shortly before its first match; it has a direction of its own."""
+    marked = "".join(
+        f"<mark>{html.escape(part)}</mark>" if is_match else html.escape(part)
+        for part, is_match in from_first_match(split_at_matches(evidence["text"], evidence["matches"]))
+    )
+    field = t(evidence["field"])
+    title = html.escape(f"{field}: {evidence['text']}", quote=True)
+    return f'<div class="vs-facts vs-said" title="{title}">{html.escape(field)}: <bdi>{marked}</bdi></div>'
 
 
 def _line(clip: Mapping[str, Any]) -> str:

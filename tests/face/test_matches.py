@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidseek.matches import chance_if_unlikely, split_at_matches
+from vidseek.matches import MAX_BEFORE, chance_if_unlikely, from_first_match, split_at_matches
 from vidseek.printing import marked
 
 
@@ -12,6 +12,21 @@ def test_split_at_matches__the_parts_are_the_text(text: str, matches: list[str])
     parts = split_at_matches(text, matches)
     assert "".join(part for part, _ in parts) == text
     assert all(part in matches for part, is_match in parts if is_match)
+
+
+@given(st.text(max_size=150), st.text(min_size=1, max_size=9), st.text(max_size=50))
+def test_from_first_match__keeps_all_from_the_match_on(before: str, match: str, after: str) -> None:
+    parts = [(text, is_match) for text, is_match in [(before, False), (match, True), (after, False)] if text]
+    [head, *rest] = from_first_match(parts)
+    assert rest == parts[1:] or (not before and [head, *rest] == parts)
+    if before:
+        assert head[0] == before or (len(before) > MAX_BEFORE and before.endswith(head[0].removeprefix("… ")))
+        assert len(head[0]) <= MAX_BEFORE + len("… ")
+
+
+def test_from_first_match__of_no_match_and_of_nothing() -> None:
+    assert from_first_match([("a" * 100, False)]) == [("a" * 100, False)]
+    assert from_first_match([]) == []
 
 
 def test_split_at_matches__whole_words_alone() -> None:

@@ -10,7 +10,7 @@ from vidseek.archive import ALIAS, BASE_ALIAS, Archive
 from vidseek_media.errors import ArtifactError
 from vidseek_media.files import json_files
 
-STAGES = ("ingest", "fields", "cut", "frames", "caption", "pairs")
+STAGES = ("ingest", "fields", "cut", "frames", "subtitles", "ocr", "speech", "caption", "pairs")
 """Those that refuse rows, in their order; `fields` is what ingest refuses of declared fields."""
 GATES = ("pairs", "embeddings")
 NUM_REJECTED_SHOWN = 50

@@ -14,6 +14,7 @@ import pytest
 from tests.raising import raises
 from tests.serving.colours import write_colour_archive
 from vidseek.archive import Archive
+from vidseek.reports.overview import STAGES
 from vidseek.reports.report import script_of, write_report
 from vidseek_media.errors import ArtifactError
 from vidseek_media.tables import CAPTIONS, PAIRS, REJECTED, write_table
@@ -115,6 +116,17 @@ def test_report__says_what_was_proven_and_how_worn_the_rows_are(archive: Archive
                  "100 queries of 21 groups of videos and had been used 2 times before", "tested at 0.0021 of 0.025",
                  "one note"):
         assert said in page
+
+
+def test_report__lists_what_every_stage_refused(archive: Archive) -> None:
+    stages = [stage for stage in STAGES if stage != "fields"]  # it wants fields.json beside it
+    for stage in stages:
+        row: dict[str, object] = {"id": "x", "stage": stage, "reason": f"refused by {stage}"}
+        write_table(archive.root / "data" / stage / "rejected.parquet", [row], REJECTED)
+    page = written(archive)
+    assert {"subtitles", "ocr", "speech"} <= set(stages)
+    assert all(f"refused by {stage}" in page for stage in stages)
+    assert f"{len(stages)} inputs could not be used" in page
 
 
 def test_report__names_of_files_and_reasons_are_text(archive: Archive) -> None:

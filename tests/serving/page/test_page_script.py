@@ -380,7 +380,7 @@ def test_player__begins_at_the_words_and_jumps_to_a_line(worded: str, monkeypatc
     monkeypatch.setenv("VIDSEEK_URL", worded)
     app = opened(q="harbour reopens")
     assert titles(app)[0] == "green"
-    assert "Speech: the <mark>harbour</mark> &lt;b&gt;<mark>reopens</mark>&lt;/b&gt;" in said(app)  # text, and no HTML
+    assert "Speech: <bdi>the <mark>harbour</mark> &lt;b&gt;<mark>reopens</mark>&lt;/b&gt;</bdi>" in said(app)
     app.button(key="play-0-0").click().run()
     assert "#t=1.400" in said(app)
     lines = [each.label for each in app.button if str(each.key).startswith("said-")]
