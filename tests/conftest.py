@@ -13,6 +13,7 @@ import pytest
 
 from tests.copying import copy_tree
 from tests.sharing import made_once
+from tests.syntax import keeping_trees
 
 if TYPE_CHECKING:
     from vidseek.archive import Archive
@@ -59,6 +60,13 @@ def shared_servers() -> Iterator[None]:
     from tests.shared_servers import sharing_servers
 
     with sharing_servers():
+        yield
+
+
+@pytest.fixture(scope="module")
+def syntax_trees() -> Iterator[None]:
+    """For modules that read many syntax trees."""
+    with keeping_trees():
         yield
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
-from functools import cache
 from pathlib import Path
 
+import pytest
+
+from tests.syntax import nodes_of
+
+pytestmark = pytest.mark.usefixtures("syntax_trees")
 ROOT = Path(__file__).resolve().parents[1]
 FILES = [path for folder in ("packages", "serving", "bench", "pipelines") for path in sorted((ROOT / folder).rglob("*.py"))]
 NO_VERB = re.compile(r"(The|An?|What|How|Which|Where|When|Why|Who|Whose|Of|All|Some|Every|Each|Those|One|See|As)\b")
@@ -14,11 +18,10 @@ NO_VERB = re.compile(r"(The|An?|What|How|Which|Where|When|Why|Who|Whose|Of|All|S
 ENTRY = re.compile(r"    (\*{0,2}\w+(?:, \w+)*): ")
 
 
-@cache
 def functions(path: Path) -> list[tuple[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, str]]:
     """Functions and classes with a docstring, and it."""
     return [
-        (node, text) for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        (node, text) for node in nodes_of(path.read_text(encoding="utf-8"))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and (text := ast.get_docstring(node))
     ]
 

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.syntax import nodes_of
+
+pytestmark = pytest.mark.usefixtures("syntax_trees")
 ROOT = Path(__file__).parents[1]
 PACKAGES = ROOT / "packages"
 
@@ -72,7 +75,7 @@ HOMES: dict[str, tuple[str, ...]] = {
 
 def imports_of(source: str) -> Iterator[tuple[int, str]]:
     """Every module that `source` imports, wherever it stands, with its line; `from a import b` gives `a.b`."""
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes_of(source):
         match node:
             case ast.Import(names=names):
                 yield from ((node.lineno, alias.name) for alias in names)
@@ -172,7 +175,7 @@ READS = ("endswith", "startswith", "find", "index", "partition", "split", "remov
 def prose_read(path: str, source: str) -> list[str]:
     """Where the file looks into a sentence that is meant for people."""
     found = []
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes_of(source):
         match node:
             case ast.Call(func=ast.Attribute(value=ast.Attribute(attr=said), attr=verb)) if said in PROSE and verb in READS:
                 found.append(node.lineno)

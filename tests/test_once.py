@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import pytest
+
+from tests.syntax import nodes_of
+
+pytestmark = pytest.mark.usefixtures("syntax_trees")
 ROOT = Path(__file__).parents[1]
 ROOMS = ("packages", "serving", "pipelines")
 COMMON = ("None", "True", "False", "0", "1", "()", "''")
@@ -19,14 +24,14 @@ OTHER_MEANING = {
 
 
 @cache
-def trees(folders: tuple[str, ...] = ROOMS) -> dict[str, ast.Module]:
-    paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
-    return {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+def sources() -> dict[str, str]:
+    paths = [path for folder in ROOMS for path in sorted((ROOT / folder).rglob("*.py"))]
+    return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in paths}
 
 
-def settings_defaults(tree: ast.Module) -> Iterator[tuple[str, str]]:
+def settings_defaults(source: str) -> Iterator[tuple[str, str]]:
     """Names and literal defaults of the fields of a module's records."""
-    for record in ast.walk(tree):
+    for record in nodes_of(source):
         for field in record.body if isinstance(record, ast.ClassDef) else ():
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and field.value:
                 value = field.value
@@ -35,9 +40,9 @@ def settings_defaults(tree: ast.Module) -> Iterator[tuple[str, str]]:
                 yield field.target.id, ast.unparse(value)
 
 
-def argument_defaults(tree: ast.Module) -> Iterator[tuple[str, str, int]]:
+def argument_defaults(source: str) -> Iterator[tuple[str, str, int]]:
     """Names and literal defaults of all functions' arguments, with the line."""
-    for function in ast.walk(tree):
+    for function in nodes_of(source):
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
             found = function.args
             places = [*found.posonlyargs, *found.args]
@@ -49,16 +54,16 @@ def argument_defaults(tree: ast.Module) -> Iterator[tuple[str, str, int]]:
 
 
 def test_defaults__of_settings_stand_in_one_place() -> None:
-    records = [tree for path, tree in trees().items() if Path(path).name in ("settings.py", "thresholds.py")]
-    settings = {pair for tree in records for pair in settings_defaults(tree)}
+    records = [source for path, source in sources().items() if Path(path).name in ("settings.py", "thresholds.py")]
+    settings = {pair for source in records for pair in settings_defaults(source)}
     assert ("resamples", "2000") in settings
     twice = [
-        f"{path}:{line} {name}={value}" for path, tree in trees().items()
-        for name, value, line in argument_defaults(tree) if (name, value) in settings and (path, name) not in OTHER_MEANING
+        f"{path}:{line} {name}={value}" for path, source in sources().items()
+        for name, value, line in argument_defaults(source) if (name, value) in settings and (path, name) not in OTHER_MEANING
     ]
     assert twice == [], "give the default a name beside the record, and use it in both"
 
 
 def test_defaults__one_that_is_repeated_is_found() -> None:
-    [(name, value, _)] = argument_defaults(ast.parse("def f(a, *, resamples: int = 2000, seed=0): ..."))
+    [(name, value, _)] = argument_defaults("def f(a, *, resamples: int = 2000, seed=0): ...")
     assert (name, value) == ("resamples", "2000")

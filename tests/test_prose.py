@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.media.test_errors import constants_of, family, name_of
+import pytest
 
+from tests.media.test_errors import constants_of, family, name_of
+from tests.syntax import nodes_of
+
+pytestmark = pytest.mark.usefixtures("syntax_trees")
 TESTS = Path(__file__).resolve().parent
 MOST_WORDS = 3
 """Of a fact: `'opencv'`, `dvc repro calibrate`."""
@@ -41,9 +44,8 @@ def files() -> Iterator[Path]:
     yield from (path for path in sorted(TESTS.rglob("test_*.py")))
 
 
-@cache
-def nodes(path: Path) -> list[ast.AST]:
-    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+def nodes(path: Path) -> Sequence[ast.AST]:
+    return nodes_of(path.read_text(encoding="utf-8"))
 
 
 def calls(path: Path) -> Iterator[ast.Call]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import ast
 import pickle
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,20 +11,22 @@ from pathlib import Path
 import pytest
 
 from tests.raising import raises
+from tests.syntax import nodes_of
 from vidseek_media.decoding.pictures import TooManyPixels
 from vidseek_media.decoding.workers import WorkerLost
 from vidseek_media.errors import ConfigError, InputRejected, VidseekError, foreign
 from vidseek_media.records import UNNAMED
 
+pytestmark = pytest.mark.usefixtures("syntax_trees")
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("packages", "pipelines", "serving", "bench")
 SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
-@cache
-def trees() -> dict[str, ast.Module]:
+def nodes() -> dict[str, Sequence[ast.AST]]:
+    """Of each file of ours, by its path."""
     files = (path for folder in SOURCES for path in sorted((ROOT / folder).rglob("*.py")))
-    return {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in files}
+    return {path.relative_to(ROOT).as_posix(): nodes_of(path.read_text(encoding="utf-8")) for path in files}
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Kind:
 @cache
 def family() -> dict[str, Kind]:
     found = {VidseekError.__name__: Kind((VidseekError.__name__,), ())}
-    classes = [node for tree in trees().values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    classes = [node for each in nodes().values() for node in each if isinstance(node, ast.ClassDef)]
     while True:
         more = [each for each in classes if each.name not in found and any(name_of(base) in found for base in each.bases)]
         if not more:
@@ -68,8 +70,8 @@ def name_of(node: ast.AST) -> str:
 
 def given() -> Iterator[tuple[str, str, str]]:
     """Place, class and code wherever an error is made; the code is empty where there is none, `?` where it is another's."""
-    for file, tree in trees().items():
-        for node in ast.walk(tree):
+    for file, of_file in nodes().items():
+        for node in of_file:
             if not isinstance(node, ast.Call):
                 continue
             names = [name_of(node.func), *map(name_of, node.args[:1])]
@@ -177,11 +179,11 @@ def test_foreign__lets_pass_what_is_ours_or_was_not_named(errors: type[Exception
 
 def refusals() -> Iterator[tuple[str, str]]:
     """Place and code of each refusal that the source writes by itself; the empty code where it gives none."""
-    for path in sorted((ROOT / "packages").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for file, of_file in nodes().items():
+        for node in of_file if file.startswith("packages/") else ():
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Refusal", "Rejection", "reject_row"):
                 codes = [*constants_of(said.value)] or ["?"] if (said := code_of(node)) else [""]
-                yield from ((f"{path.relative_to(ROOT)}:{node.lineno}", code) for code in codes)
+                yield from ((f"{file}:{node.lineno}", code) for code in codes)
 
 
 def code_of(node: ast.Call) -> ast.keyword | None:
