@@ -18,6 +18,7 @@ from vidseek_media.errors import ArtifactError
 from vidseek_training.backbones.base import Backbone
 from vidseek_training.backbones.files import folder as backbone_files
 from vidseek_training.backbones.registry import config_files, family_of
+from vidseek_training.freed_memory import keep_freed_memory
 from vidseek_training.hub import pinned
 from vidseek_training.hub.files import INDEX, parts_of, weight_files
 from vidseek_training.torch_files import read_torch
@@ -27,7 +28,7 @@ _MOST_LAYERS = 1024
 
 
 def load(path_or_id: str | Path) -> Backbone:
-    """Load a backbone in fp32, in evaluation mode.
+    """Load a backbone in fp32, in evaluation mode. From then on the process keeps freed memory (`freed_memory`).
 
     Args:
         path_or_id: `vidseek/<name>` for a shipped one; a folder with a config, weights and a tokenizer in the layout of
@@ -44,6 +45,7 @@ def load(path_or_id: str | Path) -> Backbone:
         >>> model.spec.name
         'vidseek/clip-tiny'
     """
+    keep_freed_memory()
     folder = resolve(path_or_id)
     family, config = family_of(folder)
     path, tensors = _read_tensors(folder, family.weights)
