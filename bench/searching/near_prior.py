@@ -1,10 +1,11 @@
 """Makes the prior of `vidseek dedup`: how made copies and different videos come out, as numbers in a module.
 
-    python -m bench.searching.near_prior     (writes packages/vidseek_retrieval/dedup/judging/prior.py; two CPU minutes)
+    python -m bench.searching.near_prior     (writes judging/prior.py and comparing/sift_weights.py; two CPU minutes)
 
 Copies of the kinds `FITTED` are made of half of the originals; different videos are all pairs of originals that have a video
 of that half, and two halves of one video (what a fixed camera makes of two recordings). The weights of the evidence are
-those of a logistic regression with as much weight for copies as for the others.
+those of a logistic regression with as much weight for copies as for the others. So are those by which pairs are sifted
+before they are aligned: of copies that are found, by these weights, and of different videos that are proposed.
 """
 
 from __future__ import annotations
@@ -22,15 +23,23 @@ from bench.searching.near_copies import FITTED, Sampled, draws_of, is_chosen_on,
 from vidseek_retrieval.dedup.comparing.alignment import Evidence, align
 from vidseek_retrieval.dedup.comparing.candidates import propose
 from vidseek_retrieval.dedup.comparing.fingerprints import VideoFingerprint
+from vidseek_retrieval.dedup.comparing.probes import probes_of
+from vidseek_retrieval.dedup.comparing.sifting import terms_of as first_terms
 from vidseek_retrieval.dedup.judging.terms import terms_of, weighed
 
-OUT = Path(__file__).parents[2] / "packages/vidseek_retrieval/dedup/judging/prior.py"
+DEDUP = Path(__file__).parents[2] / "packages/vidseek_retrieval/dedup"
 KINDS_EACH = 6
 """Of an original, by chance."""
 MOVES = 0.5
 """Two halves of a video in which less moves are the same, not different."""
 HALVES, CHANCE = "halves", "chance"
 NUM_QUANTILES, NUM_HIGHEST = 11, 60
+FOUND_ODDS = 1.0
+"""The logarithm of odds from which a copy counts as found, where pairs are sifted: the least limit of all."""
+SIFTED_OUT = 0.01
+"""The share of the copies that are found, which archives of very many similar videos may lose."""
+COPY = "~"
+"""The id of a copy, after all names."""
 _PENALTY = 1.0
 
 
@@ -40,12 +49,14 @@ class Measured:
 
     kind: str
     evidence: Evidence | None
+    first: tuple[float, ...] = ()
+    """What it is sifted by; nothing where the pair is not proposed."""
 
 
 def main() -> None:
     """Measure, fit, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--out", type=Path, default=DEDUP, help="the folder of the two modules")
     asked = parser.parse_args()
     originals = read_originals()
     seen = {name: sampled(each.frames).fingerprint() for name, each in originals.items()}
@@ -53,7 +64,11 @@ def main() -> None:
     different, num_pairs = measure_different(seen)
     weights, bias = fit(copies, different)
     num_sources = sum(map(is_chosen_on, originals))
-    asked.out.write_text(written(copies, different, num_pairs, num_sources, weights, bias), encoding="utf-8")
+    prior = asked.out / "judging" / "prior.py"
+    prior.write_text(written(copies, different, num_pairs, num_sources, weights, bias), encoding="utf-8")
+    found = [each for each in copies if each.first and each.evidence and weighed(each.evidence, weights, bias) >= FOUND_ODDS]
+    sift = asked.out / "comparing" / "sift_weights.py"
+    sift.write_text(written_sift(found, [each for each in different if each.first]), encoding="utf-8")
 
 
 def measure_copies(originals: dict[str, Sampled], seen: dict[str, VideoFingerprint]) -> list[Measured]:
@@ -68,7 +83,9 @@ def measure_copies(originals: dict[str, Sampled], seen: dict[str, VideoFingerpri
                 made = splice(originals[name], originals[chosen[int(draws.integers(len(chosen)))]])
             else:
                 made = make_copy(originals[name], FITTED[kind], draws)
-            found.append(Measured(kind, _evidence(made.fingerprint(), seen[name])))
+            copy = made.fingerprint()
+            score = propose({**seen, COPY: copy}, known=seen).get((name, COPY), 0.0)
+            found.append(Measured(kind, _evidence(copy, seen[name]), _first(score, copy, seen[name])))
     return found
 
 
@@ -76,8 +93,11 @@ def measure_different(seen: dict[str, VideoFingerprint]) -> tuple[list[Measured]
     """Different videos whose frames propose them, and how many pairs there are; and halves of videos."""
     ids = sorted(seen)
     chosen = {name for name in ids if is_chosen_on(name)}
-    pairs = [pair for pair in propose(seen) if not chosen.isdisjoint(pair)]
-    found = [Measured(CHANCE, _evidence(seen[one], seen[other])) for one, other in tqdm(pairs, desc="chance", disable=None)]
+    pairs = {pair: score for pair, score in propose(seen).items() if not chosen.isdisjoint(pair)}
+    found = [
+        Measured(CHANCE, _evidence(seen[one], seen[other]), _first(score, seen[one], seen[other]))
+        for (one, other), score in tqdm(pairs.items(), desc="chance", disable=None)
+    ]
     for name in tqdm(sorted(chosen), desc="halves", disable=None):
         half = len(seen[name].times_ms) // 2
         if half >= 8:
@@ -92,11 +112,13 @@ def measure_different(seen: dict[str, VideoFingerprint]) -> tuple[list[Measured]
 
 def fit(copies: Sequence[Measured], different: Sequence[Measured]) -> tuple[NDArray[np.float64], float]:
     """The weights of the evidence, and the number that is added."""
+    pairs = [(each.evidence, is_copy) for of, is_copy in ((copies, 1), (different, 0)) for each in of if each.evidence]
+    return _regression(np.array([terms_of(evidence) for evidence, _ in pairs]), np.array([each for _, each in pairs]))
+
+
+def _regression(terms: NDArray[np.float64], is_copy: NDArray[np.int64]) -> tuple[NDArray[np.float64], float]:
     from sklearn.linear_model import LogisticRegression
 
-    pairs = [(each.evidence, is_copy) for of, is_copy in ((copies, 1), (different, 0)) for each in of if each.evidence]
-    terms = np.array([terms_of(evidence) for evidence, _ in pairs])
-    is_copy = np.array([each for _, each in pairs])
     mean, deviation = terms.mean(axis=0), terms.std(axis=0) + 1e-9
     share = is_copy.mean()
     model = LogisticRegression(C=1 / _PENALTY, max_iter=5000)
@@ -129,6 +151,24 @@ def written(
         "}", '"""How many copies of a kind, and their log odds at equal shares, from the least to the highest."""', "",
     ]
     return "\n".join(lines)
+
+
+def written_sift(found: Sequence[Measured], different: Sequence[Measured]) -> str:
+    """The module of the weights that pairs are sifted by."""
+    first = [np.array([each.first for each in of]) for of in (found, different)]
+    weights, _ = _regression(np.concatenate(first), np.repeat([1, 0], [len(each) for each in first]))
+    limit = float(np.quantile(first[0] @ weights, SIFTED_OUT))
+    return "\n".join([
+        '"""What makes two videos likely copies, at a first look: written by `python -m bench.searching.near_prior`."""', "",
+        "from __future__ import annotations", "", "from collections.abc import Sequence", "",
+        f"WEIGHTS: Sequence[float] = {_numbers(weights)}",
+        '"""Of the score that proposes a pair, and of `sifting.terms_of` it."""',
+        f"LIMIT = {limit:.3f}", f'"""{1 - SIFTED_OUT:.0%} of the copies that were found reach it."""', "",
+    ])
+
+
+def _first(score: float, one: VideoFingerprint, other: VideoFingerprint) -> tuple[float, ...]:
+    return (score, *first_terms(probes_of(one), probes_of(other))) if score else ()
 
 
 def _evidence(one: VideoFingerprint, other: VideoFingerprint) -> Evidence | None:

@@ -137,6 +137,9 @@ def _show_duplicates(found: DedupReport) -> None:
     )
     others = ", ".join(f"{each.precision:g}: {each.num_found}" for each in chosen.curve)
     printing.say(f"Pairs found here by precision: {others}.")
+    if found.num_left_out:
+        printing.say(f"Of {found.num_candidates + found.num_left_out} pairs with similar frames {found.num_candidates} were "
+                     f"compared frame by frame; {found.num_missed:.0f} copies are expected among the others.")
     if chosen.remark:
         printing.say(f"{chosen.remark[0].upper()}{chosen.remark[1:]}.")
 

@@ -61,6 +61,10 @@ class DedupReport:
     """Videos that no earlier search has compared with the others."""
     num_candidates: int
     """Pairs of videos that have similar frames, and were compared frame by frame this time."""
+    num_left_out: int
+    """Other pairs that have: no likely copies, of which a sample was compared, since there are very many."""
+    num_missed: float
+    """Copies that are expected among all that were ever left out, by that sample."""
     threshold: Threshold
     duplicates: tuple[Duplicate, ...]
     reasons: Mapping[str, Reason]
@@ -99,15 +103,19 @@ def find_duplicates(
             remedy="Run `dvc repro`",
         )
     compared = compare(fingerprints, digests, cache=cache)
+    odds = [log_odds(each.evidence) for each in compared.alignments.values()]
+    weights = [each.weight for each in compared.alignments.values()]
     threshold = choose_threshold(
-        [log_odds(each.evidence) for each in compared.alignments.values()], num_videos=len(fingerprints),
+        odds, num_videos=len(fingerprints),
         own=score_copies(fingerprints, np.random.default_rng(seed)), target=precision,
+        weights=weights,
     )
+    missed = sum(weight - 1 for weight, value in zip(weights, odds, strict=True) if value >= threshold.odds)
     found = decide(find_matches(compared.alignments, videos, least_odds=threshold.odds), videos)
     named = {video_id for row in found for video_id in (row.video_id, row.duplicate_of)}
     return DedupReport(
-        collection.metadata.name, len(fingerprints), compared.num_new, compared.num_pairs, threshold, tuple(found),
-        _reasons(found, compared.alignments, videos, fingerprints),
+        collection.metadata.name, len(fingerprints), compared.num_new, compared.num_pairs, compared.num_left_out,
+        missed, threshold, tuple(found), _reasons(found, compared.alignments, videos, fingerprints),
         {video_id: videos[video_id].uris[0] for video_id in sorted(named)},
     )
 

@@ -18,7 +18,8 @@ from vidseek_retrieval.dedup.comparing.fingerprints import (
     is_flat,
     unit,
 )
-from vidseek_retrieval.dedup.comparing.registration import View, register, views_of
+from vidseek_retrieval.dedup.comparing.probes import compare_views, probes_of, spread
+from vidseek_retrieval.dedup.comparing.registration import View, register
 from vidseek_retrieval.dedup.comparing.time_alignment import (
     MOTION_LEVELS,
     TimeMapping,
@@ -39,8 +40,6 @@ _NUM_VIEWS = 2
 """That are aligned in time."""
 _NEARLY = 0.04
 """Below the best view: what is less alike is not aligned in time."""
-_PROBE = 24
-"""Frames of each video that the first views are compared on."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +80,14 @@ class Alignment:
     """Before the span and after it: so near to the end of a video no frame says that the span stops before; in time of the
     first.
     """
+    weight: float = 1.0
+    """How many pairs of the archive it stands for, where only a sample of unlikely ones is aligned."""
 
     def turned(self) -> Alignment:
         """Return the same with the two videos exchanged."""
         view = View(self.view.theirs, self.view.mine, self.view.is_mirrored)
         near_ms = self.near_ms[0] * self.by.speed, self.near_ms[1] * self.by.speed
-        return Alignment(self.by.turned(), view, self.other_ms, self.one_ms, self.evidence, near_ms)
+        return Alignment(self.by.turned(), view, self.other_ms, self.one_ms, self.evidence, near_ms, self.weight)
 
 
 def align(one: VideoFingerprint, other: VideoFingerprint) -> Alignment | None:
@@ -120,21 +121,12 @@ def align(one: VideoFingerprint, other: VideoFingerprint) -> Alignment | None:
 
 def _likeliest(one: VideoFingerprint, other: VideoFingerprint) -> list[View]:
     """The views under which the frames have the most similar ones in the other video, in whatever order."""
-    mine, theirs = (each.pictures[_spread(np.flatnonzero(~is_flat(each.pictures)), _PROBE)] for each in (one, other))
-    if not len(mine) or not len(theirs):
-        return []
-    scored = []
-    for view in views_of(one, other):
-        alike = unit(features(mine, view.mine)) @ unit(features(theirs, view.theirs, is_mirrored=view.is_mirrored)).T
-        best = np.sort(alike.max(axis=1)), np.sort(alike.max(axis=0))
-        # Of the video that is more of the other.
-        scored.append((max(float(each[len(each) // 3 :].mean()) for each in best), view, alike))
-    scored.sort(key=lambda each: -each[0])
+    mine, theirs = probes_of(one), probes_of(other)
     registered = []
-    for _, view, alike in scored[:_NUM_REGISTERED_VIEWS]:
-        rows = np.argsort(-alike.max(axis=1))[: NUM_REGISTERED // 2]
-        shown = theirs[alike[rows].argmax(axis=1)]
-        found, value = register(mine[rows].astype(np.float32), shown.astype(np.float32), view)
+    for each in compare_views(mine, theirs)[:_NUM_REGISTERED_VIEWS]:
+        rows = np.argsort(-each.alike.max(axis=1))[: NUM_REGISTERED // 2]
+        shown = theirs.pictures[each.alike[rows].argmax(axis=1)]
+        found, value = register(mine.pictures[rows].astype(np.float32), shown.astype(np.float32), each.view)
         registered.append((value, found))
     registered.sort(key=lambda each: -each[0])
     return [view for value, view in registered[:_NUM_VIEWS] if value > registered[0][0] - _NEARLY]
@@ -189,7 +181,7 @@ def _span(along: Along) -> tuple[int, int] | None:
 def _registered(
     one: VideoFingerprint, other: VideoFingerprint, view: View, by: TimeMapping, span: tuple[int, int]
 ) -> View:
-    rows = _spread(np.arange(span[0], span[1] + 1), NUM_REGISTERED)
+    rows = spread(np.arange(span[0], span[1] + 1), NUM_REGISTERED)
     mine = one.pictures[rows].astype(np.float32)
     flat = Track(other.times_ms, other.pictures.reshape(len(other.pictures), -1).astype(np.float32))
     theirs = flat.at(by.times(one.times_ms[rows])).reshape(mine.shape)
@@ -264,7 +256,3 @@ def _peak(tracks: tuple[Track, Track], by: TimeMapping, rows: NDArray[np.int64],
             theirs = unit(other.at(times[there]))
             off.append(float(np.einsum("ij,ij->i", unit(one.rows[rows[there]]), theirs).mean()))
     return float(alike.mean()) - float(np.mean(off)) if off else 0.0
-
-
-def _spread(rows: NDArray[np.int64], num: int) -> NDArray[np.int64]:
-    return rows if len(rows) <= num else rows[np.linspace(0, len(rows) - 1, num).round().astype(int)]

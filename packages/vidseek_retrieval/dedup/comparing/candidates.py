@@ -46,7 +46,7 @@ _EVERY = 2
 """Of a video's frames those that are asked with."""
 _REPEATED = 0.995
 """The similarity from which a frame adds nothing to the one before."""
-_BLOCK, _TILE = 512, 4096
+_BLOCK, _TILE = 256, 1024
 """Frames that are asked with, and looked through, at once."""
 _INSETS = (0.0, 0.06, 0.12)
 _BLANK = 2.0
@@ -59,13 +59,16 @@ class _Frames:
     """For each view, shape (q, dimension); a mirrored view has the signs of `IS_TURNED` changed."""
     askers: NDArray[np.int32]
     """The number of the video of each, shape (q,)."""
+    is_barred: NDArray[np.bool_]
+    """Whether that video has bars, shape (q,)."""
     rows: Values
     """Of the frames that are looked through, shape (n, dimension)."""
     owners: NDArray[np.int32]
 
 
-def propose(fingerprints: Mapping[str, VideoFingerprint], *, known: Collection[str] = ()) -> list[Pair]:
-    """Return pairs of videos that have similar frames, smaller id first, in order; pairs of two known videos are left out.
+def propose(fingerprints: Mapping[str, VideoFingerprint], *, known: Collection[str] = ()) -> dict[Pair, float]:
+    """Return pairs of videos that have similar frames, smaller id first, in order, and how similar these are; pairs of two
+    known videos are left out.
 
     Args:
         fingerprints: Of each video.
@@ -74,22 +77,26 @@ def propose(fingerprints: Mapping[str, VideoFingerprint], *, known: Collection[s
     ids, before = sorted(fingerprints), set(known)
     is_known = np.array([each in before for each in ids], dtype=bool)
     if is_known.all():
-        return []
+        return {}
     frames = _frames_of([fingerprints[each] for each in ids])
     scores: dict[tuple[int, int], float] = {}
     new_askers, new_owners = ~is_known[frames.askers], ~is_known[frames.owners]
     old_askers = ~new_askers
     everything = np.ones(len(frames.rows), dtype=bool)
     for asking, among in ((new_askers, everything), (old_askers, new_owners)):
-        if asking.any() and among.any():
-            _add_scores(scores, frames, asking, among)
+        for is_barred in (False, True):
+            chosen = asking & (frames.is_barred == is_barred)
+            if chosen.any() and among.any():
+                # Without bars the last view is the first.
+                _add_scores(scores, frames, frames.asked if is_barred else frames.asked[:-1], chosen, among)
     return _best(scores, ids)
 
 
 def _add_scores(
-    scores: dict[tuple[int, int], float], frames: _Frames, asking: NDArray[np.bool_], among: NDArray[np.bool_]
+    scores: dict[tuple[int, int], float], frames: _Frames, views: Sequence[Values], asking: NDArray[np.bool_],
+    among: NDArray[np.bool_],
 ) -> None:
-    asked = [each[asking] for each in frames.asked]
+    asked = [each[asking] for each in views]
     askers, rows, owners = frames.askers[asking], frames.rows[among], frames.owners[among]
     tiles = [(slice(*block), slice(*tile)) for tile, block in product(_blocks(owners, _TILE), _blocks(askers, _BLOCK))]
     score = partial(_scores_of, asked, askers, rows, owners)
@@ -122,14 +129,15 @@ def _scores_of(
 def _most_alike(views: Sequence[Values], rows: Values, firsts: NDArray[np.int64]) -> Values:
     """Of each frame, under any view, plain or mirrored, the similarity of the most similar frame of each other video."""
     same, turned = np.ascontiguousarray(rows[:, ~IS_TURNED].T), np.ascontiguousarray(rows[:, IS_TURNED].T)
-    best = np.full((len(views[0]), len(firsts)), -1, np.float32)
+    best: Values | None = None
     for view in views:
         # A mirrored picture has the other sign in the second product: the better of both is the first and its size.
         alike, other = view[:, ~IS_TURNED] @ same, view[:, IS_TURNED] @ turned
         np.abs(other, out=other)
         alike += other
-        np.maximum(best, np.maximum.reduceat(alike, firsts, axis=1), out=best)
-    return best
+        best = alike if best is None else np.maximum(best, alike, out=best)
+    assert best is not None
+    return np.asarray(np.maximum.reduceat(best, firsts, axis=1))
 
 
 def _blocks(numbers: NDArray[np.int32], size: int) -> Iterator[tuple[int, int]]:
@@ -143,14 +151,14 @@ def _blocks(numbers: NDArray[np.int32], size: int) -> Iterator[tuple[int, int]]:
         start = end
 
 
-def _best(scores: Mapping[tuple[int, int], float], ids: Sequence[str]) -> list[Pair]:
+def _best(scores: Mapping[tuple[int, int], float], ids: Sequence[str]) -> dict[Pair, float]:
     """Of each video the partners with the highest scores."""
     partners: dict[int, list[tuple[float, tuple[int, int]]]] = {}
     for pair, score in scores.items():
         for each in pair:
             partners.setdefault(each, []).append((-score, pair))
     kept = {pair for of in partners.values() for _, pair in sorted(of)[:MOST_PARTNERS]}
-    return [(ids[one], ids[other]) for one, other in sorted(kept)]
+    return {(ids[one], ids[other]): scores[one, other] for one, other in sorted(kept)}
 
 
 def _frames_of(videos: Sequence[VideoFingerprint]) -> _Frames:
@@ -165,8 +173,10 @@ def _frames_of(videos: Sequence[VideoFingerprint]) -> _Frames:
         half = chosen[::_EVERY]
         asked.append([unit(features(half, part), least=_BLANK) for part in _views(video)])
         askers.append(np.full(len(half), number, np.int32))
+    is_barred = np.array([video.inside != WHOLE_PICTURE for video in videos])
+    numbers = np.concatenate(askers)
     return _Frames(
-        [np.concatenate(view) for view in zip(*asked, strict=True)], np.concatenate(askers), np.concatenate(rows),
+        [np.concatenate(view) for view in zip(*asked, strict=True)], numbers, is_barred[numbers], np.concatenate(rows),
         np.concatenate(owners),
     )
 

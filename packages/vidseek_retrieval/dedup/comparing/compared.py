@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +12,13 @@ from vidseek_media.terminal.progress import counted
 from vidseek_retrieval.dedup.comparing.alignment import Alignment, Evidence, align
 from vidseek_retrieval.dedup.comparing.candidates import propose
 from vidseek_retrieval.dedup.comparing.fingerprints import Rectangle, VideoFingerprint
+from vidseek_retrieval.dedup.comparing.processes import map_in_processes
 from vidseek_retrieval.dedup.comparing.registration import View
+from vidseek_retrieval.dedup.comparing.sifting import sift
 from vidseek_retrieval.dedup.comparing.time_alignment import TimeMapping
 
 Pair = tuple[str, str]
-VERSION = 2
+VERSION = 3
 """Of how videos are compared: what another version found is not used."""
 _FILE = "compared.json"
 _MANY = 300
@@ -35,6 +34,8 @@ class Compared:
     """Videos that were not compared before."""
     num_pairs: int
     """Pairs that were aligned this time."""
+    num_left_out: int
+    """Pairs with similar frames that were not, this time: no likely copies, where there are very many."""
 
 
 def compare(
@@ -53,26 +54,24 @@ def compare(
     before, found = _read(cache / _FILE) if cache is not None else ({}, {})
     known = {each for each in fingerprints if before.get(each) == digests.get(each, "")}
     kept = {pair: of for pair, of in found.items() if known.issuperset(pair)}
-    pairs = propose(fingerprints, known=known)
-    aligned = dict(_align_all(pairs, fingerprints))
+    proposed = propose(fingerprints, known=known)
+    weights = sift(proposed, fingerprints)
+    pairs = list(weights)
+    aligned = {pair: replace(of, weight=weights[pair]) for pair, of in _align_all(pairs, fingerprints)}
     alignments = dict(sorted({**kept, **aligned}.items()))
     if cache is not None and (pairs or known != fingerprints.keys() or len(kept) < len(found)):
         rows = [[*pair, asdict(of)] for pair, of in alignments.items()]
         of_videos = {each: digests.get(each, "") for each in fingerprints}
         write_json(cache / _FILE, {"version": VERSION, "videos": of_videos, "pairs": rows}, indent=None)
-    return Compared(alignments, len(fingerprints) - len(known), len(pairs))
+    return Compared(alignments, len(fingerprints) - len(known), len(pairs), len(proposed) - len(pairs))
 
 
 def _align_all(
     pairs: Sequence[Pair], fingerprints: Mapping[str, VideoFingerprint]
 ) -> Iterator[tuple[Pair, Alignment]]:
     given = ((fingerprints[one], fingerprints[other]) for one, other in pairs)
-    num_cores = len(os.sched_getaffinity(0))
-    if len(pairs) < _MANY or num_cores == 1:
-        yield from _with_progress(pairs, map(_aligned, given))
-        return
-    with ProcessPoolExecutor(num_cores, mp_context=get_context("spawn")) as pool:
-        yield from _with_progress(pairs, pool.map(_aligned, given, chunksize=16))
+    many = len(pairs) >= _MANY
+    yield from _with_progress(pairs, map_in_processes(_aligned, given, chunksize=16) if many else map(_aligned, given))
 
 
 def _with_progress(pairs: Sequence[Pair], found: Iterator[Alignment | None]) -> Iterator[tuple[Pair, Alignment]]:
@@ -102,4 +101,5 @@ def _alignment(of: Mapping[str, Any]) -> Alignment:
         view=View(Rectangle(**view["mine"]), Rectangle(**view["theirs"]), bool(view["is_mirrored"])),
         one_ms=(of["one_ms"][0], of["one_ms"][1]), other_ms=(of["other_ms"][0], of["other_ms"][1]),
         evidence=Evidence(**of["evidence"]), near_ms=(of["near_ms"][0], of["near_ms"][1]),
+        weight=float(of["weight"]),
     )

@@ -120,11 +120,22 @@ def features(pictures: NDArray[np.uint8] | Values, part: Rectangle, *, is_mirror
         part: Of each picture.
         is_mirrored: Whether left and right are exchanged.
     """
-    down, across = _transform(part.top, part.bottom), _transform(part.left, part.right)
+    return features_of(pictures, [part], is_mirrored=is_mirrored)[0]
+
+
+def features_of(
+    pictures: NDArray[np.uint8] | Values, parts: Sequence[Rectangle], *, is_mirrored: bool = False
+) -> Values:
+    """Return the same for several parts at once, shape (parts, n, FREQUENCIES ** 2 - 1)."""
+    num = len(pictures)
+    down = np.concatenate([_transform(part.top, part.bottom) for part in parts])
+    across = np.stack([_transform(part.left, part.right).T for part in parts])
     if is_mirrored:
-        across = across * _SIGNS[:, np.newaxis]
-    low = down @ pictures.astype(np.float32) @ across.T
-    return (low * _SPECTRUM).reshape(len(pictures), FREQUENCIES**2)[:, 1:]
+        across = across * _SIGNS
+    rows = (down @ pictures.astype(np.float32)).reshape(num, len(parts), FREQUENCIES, SIDE)
+    low = rows.transpose(1, 0, 2, 3).reshape(len(parts), num * FREQUENCIES, SIDE) @ across
+    low = low.reshape(len(parts), num, FREQUENCIES, FREQUENCIES) * _SPECTRUM
+    return low.reshape(len(parts), num, FREQUENCIES**2)[..., 1:]
 
 
 def unit(rows: Values, *, least: float = 0.0) -> Values:

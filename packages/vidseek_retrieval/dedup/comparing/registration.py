@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 
 import numpy as np
 
-from vidseek_retrieval.dedup.comparing.fingerprints import WHOLE_PICTURE, Rectangle, Values, VideoFingerprint, features, unit
+from vidseek_retrieval.dedup.comparing.fingerprints import Rectangle, Values, features_of, unit
 
 INSETS = ((0.05, 0.05), (0.1, 0.1), (0.1, 0.0), (0.2, 0.0), (0.0, 0.1), (0.0, 0.2))
 """Of the height and the width, at each side; what lies between is found from there."""
@@ -38,17 +37,6 @@ class _Map:
     across_shift: float = 0.0
 
 
-def views_of(one: VideoFingerprint, other: VideoFingerprint) -> Iterator[View]:
-    """Yield the views to begin with: as a whole or cropped, with bars or without, plain or mirrored."""
-    mine, theirs = ({each.inside, WHOLE_PICTURE} for each in (one, other))
-    for left, right, is_mirrored in product(sorted(mine), sorted(theirs), (False, True)):
-        yield View(left, right, is_mirrored)
-        for down, across in INSETS:
-            inset = Rectangle(down, 1 - down, across, 1 - across)
-            yield View(left, inset.within(right), is_mirrored)
-            yield View(inset.within(left), right, is_mirrored)
-
-
 def register(mine: Values, theirs: Values, view: View) -> tuple[View, float]:
     """Return the view near another under which pairs of pictures are most alike, and how much, -1 to 1.
 
@@ -58,13 +46,13 @@ def register(mine: Values, theirs: Values, view: View) -> tuple[View, float]:
         view: Where to begin.
     """
     best = _map_of(view)
-    value, chosen = _alike(mine, theirs, best, view)
+    (value, chosen), = _alike(mine, theirs, [best], view)
     for step in _STEPS:
         improved = True
         while improved:
             improved = False
-            for each in _near(best, step):
-                tried, found = _alike(mine, theirs, each, view)
+            near = list(_near(best, step))
+            for each, (tried, found) in zip(near, _alike(mine, theirs, near, view), strict=True):
                 if tried > value + 1e-4:
                     best, value, chosen, improved = each, tried, found, True
     return chosen, value
@@ -89,13 +77,16 @@ def _near(best: _Map, step: float) -> Iterator[_Map]:
         yield replace(best, across_shift=best.across_shift + sign)
 
 
-def _alike(mine: Values, theirs: Values, by: _Map, view: View) -> tuple[float, View]:
-    found = _view_of(by, view.is_mirrored)
-    if found is None:
-        return -1.0, view
-    left = unit(features(mine, found.mine), least=1.0)
-    right = unit(features(theirs, found.theirs, is_mirrored=view.is_mirrored), least=1.0)
-    return float(np.einsum("ij,ij->i", left, right).mean()), found
+def _alike(mine: Values, theirs: Values, maps: Sequence[_Map], view: View) -> list[tuple[float, View]]:
+    """How alike the pictures are under each mapping, and the view that it is."""
+    views = [_view_of(each, view.is_mirrored) for each in maps]
+    found = [each for each in views if each is not None]
+    if not found:
+        return [(-1.0, view)] * len(maps)
+    left = unit(features_of(mine, [each.mine for each in found]), least=1.0)
+    right = unit(features_of(theirs, [each.theirs for each in found], is_mirrored=view.is_mirrored), least=1.0)
+    values = iter(np.einsum("kij,kij->ki", left, right).mean(axis=1).tolist())
+    return [(-1.0, view) if each is None else (next(values), each) for each in views]
 
 
 def _view_of(by: _Map, is_mirrored: bool) -> View | None:

@@ -6,7 +6,7 @@ still, since a still camera gives similar frames at every offset.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -33,6 +33,8 @@ _PENALTY = 20.0
 _SHORTFALL = 0.02
 """Below what full agreement the codec's noise lies."""
 _HYPOTHESES = 2
+_STEPS = _SPEED_STEP * np.arange(1, round(np.log(SPEEDS[1]) / _SPEED_STEP) + 1)
+_SPEEDS = (1.0, *np.exp(np.outer(_STEPS, (1, -1))).ravel().tolist())
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,26 @@ class Track:
     rows: Values
     """As `features` gives them; zeros where a frame is flat."""
 
+    begins_ms: tuple[int, ...] = ()
+    """Where another scene begins whatever the frames show; other scenes are told from the frames."""
+
     @cached_property
     def is_cut(self) -> NDArray[np.bool_]:
         """After which frames another scene begins."""
         looks = unit(self.rows)
-        return np.asarray(np.einsum("ij,ij->i", looks[1:], looks[:-1]) < _SAME_SCENE)
+        cuts = np.einsum("ij,ij->i", looks[1:], looks[:-1]) < _SAME_SCENE
+        cuts[np.searchsorted(self.times_ms, self.begins_ms) - 1] = True
+        return np.asarray(cuts)
+
+    @cached_property
+    def looks(self) -> Values:
+        """The rows of length 1, those in which little is to be seen shorter."""
+        return unit(self.rows, least=MOTION_LEVELS)
+
+    @cached_property
+    def moved(self) -> Values:
+        """What moves, of length 1, shorter where little does."""
+        return unit(self.moves, least=MOTION_LEVELS / 2)
 
     @cached_property
     def moves(self) -> Values:
@@ -78,22 +95,20 @@ class Track:
 
     def at(self, times_ms: NDArray[np.float64]) -> Values:
         """Return features between frames; times outside give those of the first or last frame."""
-        return self._mixed(self.rows, times_ms)
+        return self.mixed(self.rows, *self.between(times_ms))
 
-    def moves_at(self, times_ms: NDArray[np.float64]) -> Values:
-        """Return what moves, in the same way."""
-        return self._mixed(self.moves, times_ms)
-
-    def _mixed(self, values: Values, times_ms: NDArray[np.float64]) -> Values:
+    def mixed(self, values: Values, places: NDArray[np.int64], share: Values) -> Values:
+        """Return values between frames, as `between` gives these."""
         if len(self.times_ms) == 1:
-            return np.repeat(values, len(times_ms), axis=0)
-        places, share = self.between(times_ms)
+            return values[places]
         # Between two scenes there is one or the other, and no mixture.
         weight = np.where(self.is_cut[places], share > 0.5, share)[:, np.newaxis].astype(np.float32)
         return values[places] * (1 - weight) + values[places + 1] * weight
 
     def between(self, times_ms: NDArray[np.float64]) -> tuple[NDArray[np.int64], Values]:
-        """Return the frame before each time (never the last one), and how far it is on the way to the next, 0 to 1."""
+        """Return the frame before each time (never the last of several), and how far on the way to the next, 0 to 1."""
+        if len(self.times_ms) == 1:
+            return np.zeros(len(times_ms), np.int64), np.zeros(len(times_ms), np.float32)
         places = np.clip(np.searchsorted(self.times_ms, times_ms, side="right") - 1, 0, len(self.times_ms) - 2)
         gaps = np.maximum(self.times_ms[places + 1] - self.times_ms[places], 1)
         return places, np.clip((times_ms - self.times_ms[places]) / gaps, 0, 1).astype(np.float32)
@@ -106,7 +121,7 @@ class Track:
         place = min(max(place, 0), len(self.times_ms) - 2)
         return float(self.times_ms[place + 1] - self.times_ms[place])
 
-    @property
+    @cached_property
     def step_ms(self) -> float:
         """Between two frames, as a rule."""
         return float(np.median(np.diff(self.times_ms))) if len(self.times_ms) > 1 else float(_COARSE_MS)
@@ -117,41 +132,51 @@ def find_mappings(one: Track, other: Track) -> list[TimeMapping]:
     step_ms = max(_COARSE_MS, max(float(np.ptp(each.times_ms)) for each in (one, other)) / _COARSE_FRAMES)
     step_ms = min(step_ms, max(min(float(np.ptp(each.times_ms)) for each in (one, other)) / 8, 40.0))
     mine = _on_grid(one, step_ms)
-    looks, moves = unit(mine.rows, least=MOTION_LEVELS), unit(mine.moves, least=MOTION_LEVELS)
     same: list[tuple[float, TimeMapping]] = []
     others: list[tuple[float, TimeMapping]] = []
-    for speed in _speeds():
-        theirs = _on_grid(other, step_ms * speed)
-        sums = _diagonals(_votes(looks, moves, theirs))
-        for place in np.argsort(-sums)[: _HYPOTHESES]:
-            shift = (int(place) - (len(looks) - 1)) * step_ms * speed
-            mapping = TimeMapping(speed, float(theirs.times_ms[0] + shift - speed * mine.times_ms[0]))
+    for speed, sums in zip(_SPEEDS, _sums_by_speed(mine, other, step_ms), strict=True):
+        for place in np.argsort(-sums)[:_HYPOTHESES]:
+            shift = (int(place) - (len(mine.rows) - 1)) * step_ms * speed
+            mapping = TimeMapping(speed, float(other.times_ms[0] + shift - speed * mine.times_ms[0]))
             (same if speed == 1 else others).append((float(sums[place]), mapping))
     same.sort(key=lambda each: -each[0])
     others.sort(key=lambda each: -each[0])
     least = same[0][0] * 0.9
     tried = same[:_HYPOTHESES] + [each for each in others[:_HYPOTHESES] if each[0] > least]
-    scored = [(agreement(one, other, mapping), number, mapping) for number, (_, mapping) in enumerate(tried)]
+    values = agreements(one, other, [mapping for _, mapping in tried])
+    scored = [(value, number, mapping) for number, (value, (_, mapping)) in enumerate(zip(values, tried, strict=True))]
     best = [max((each for each in scored if (each[2].speed == 1) is is_same), default=None) for is_same in (True, False)]
     return [refine(one, other, each[2], step_ms, is_same=each[2].speed == 1) for each in best if each is not None]
 
 
 def agreement(one: Track, other: Track, mapping: TimeMapping) -> float:
     """Return how much of the shorter video agrees under a mapping: the likeness of frames and of what moves, 0 to 2."""
-    rows, times = covered(one, other, mapping)
-    if len(rows) < 2:
-        return 0.0
+    return agreements(one, other, [mapping])[0]
+
+
+def agreements(one: Track, other: Track, mappings: Sequence[TimeMapping]) -> list[float]:
+    """Return the same for several mappings at once."""
+    parts = [covered(one, other, mapping) for mapping in mappings]
+    rows, times = (np.concatenate(each) for each in zip(*parts, strict=True))
+    if not len(rows):
+        return [0.0] * len(parts)
+    places, share = other.between(times)
+    theirs = unit(other.mixed(other.rows, places, share), least=MOTION_LEVELS)
+    their = unit(other.mixed(other.moves, places, share), least=MOTION_LEVELS / 2)
+    alike = np.clip(np.einsum("ij,ij->i", one.looks[rows], theirs) - _AGREES, 0, None) / (1 - _AGREES)
+    alike += np.einsum("ij,ij->i", one.moved[rows], their)
     # Where the other changes its scene, the time of a frame says little.
-    steady = ~other.is_cut[other.between(times)[0]] if len(other.times_ms) > 1 else np.ones(len(rows), dtype=bool)
-    if steady.sum() < 2:
-        steady[:] = True
-    mine, theirs = one.rows[rows][steady], other.at(times)[steady]
-    alike = np.einsum("ij,ij->i", unit(mine, least=MOTION_LEVELS), unit(theirs, least=MOTION_LEVELS))
-    moved, their = one.moves[rows][steady], other.moves_at(times)[steady]
-    common = float(np.einsum("ij,ij->i", unit(moved, least=MOTION_LEVELS / 2), unit(their, least=MOTION_LEVELS / 2)).mean())
-    span = float(np.ptp(one.times_ms[rows])) * mapping.speed
-    least = min(float(np.ptp(one.times_ms)) * mapping.speed, float(np.ptp(other.times_ms)))
-    return float(np.clip(alike - _AGREES, 0, None).mean() / (1 - _AGREES) + common) * min(span / max(least, 1.0), 1.0) ** 0.5
+    steady = ~other.is_cut[places] if len(other.times_ms) > 1 else np.ones(len(rows), dtype=bool)
+    least = float(np.ptp(one.times_ms)), float(np.ptp(other.times_ms))
+    found, start = [], 0
+    for mapping, (of, _) in zip(mappings, parts, strict=True):
+        part = slice(start, start + len(of))
+        start = part.stop
+        seen = alike[part][steady[part]] if steady[part].sum() >= 2 else alike[part]
+        span = float(np.ptp(one.times_ms[of])) * mapping.speed if len(of) >= 2 else 0.0
+        share_of = min(span / max(min(least[0] * mapping.speed, least[1]), 1.0), 1.0)
+        found.append(float(seen.mean()) * share_of**0.5 if len(of) >= 2 else 0.0)
+    return found
 
 
 def covered(one: Track, other: Track, mapping: TimeMapping) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -173,7 +198,7 @@ def refine(one: Track, other: Track, mapping: TimeMapping, step_ms: float, *, is
             for sign in (-1, 1):
                 speed = best.speed * (1 + sign * speed_width)
                 near.append(TimeMapping(speed, best.offset_ms + (best.speed - speed) * middle))
-        values = [agreement(one, other, each) for each in near]
+        values = agreements(one, other, near)
         place = int(np.argmax(values))
         if values[place] > value + 1e-4:
             best, value = near[place], values[place]
@@ -184,7 +209,8 @@ def refine(one: Track, other: Track, mapping: TimeMapping, step_ms: float, *, is
 
 def best_mapping(one: Track, other: Track) -> tuple[TimeMapping, float]:
     """Return the mapping that agrees best and how much; one of the same speed where none is clearly better."""
-    scored = [(agreement(one, other, each), each) for each in find_mappings(one, other)]
+    found = find_mappings(one, other)
+    scored = list(zip(agreements(one, other, found), found, strict=True))
     same_value, same = max((each for each in scored if each[1].speed == 1), key=lambda each: each[0])
     value, best = max(scored, key=lambda each: each[0])
     num = min(len(one.times_ms), len(other.times_ms))
@@ -193,30 +219,33 @@ def best_mapping(one: Track, other: Track) -> tuple[TimeMapping, float]:
     return (best, value) if gain > _PENALTY else (same, same_value)
 
 
-def _speeds() -> Iterator[float]:
-    yield 1.0
-    num = round(np.log(SPEEDS[1]) / _SPEED_STEP)
-    for step in range(1, num + 1):
-        yield float(np.exp(step * _SPEED_STEP))
-        yield float(np.exp(-step * _SPEED_STEP))
-
-
 def _on_grid(track: Track, step_ms: float) -> Track:
     times = np.arange(track.times_ms[0], track.times_ms[-1] + 1, step_ms)
     return Track(np.rint(times).astype(np.int64), track.at(times))
 
 
-def _votes(looks: Values, moves: Values, theirs: Track) -> Values:
-    alike = looks @ unit(theirs.rows, least=MOTION_LEVELS).T
-    common = moves @ unit(theirs.moves, least=MOTION_LEVELS).T
+def _sums_by_speed(mine: Track, other: Track, step_ms: float) -> list[NDArray[np.float64]]:
+    """For each speed the sums of votes of frames with equal `column - row`, from -(rows - 1) on."""
+    grids = [np.arange(other.times_ms[0], other.times_ms[-1] + 1, step_ms * speed) for speed in _SPEEDS]
+    theirs = other.at(np.concatenate(grids))
+    # All speeds one after another in one track, each a scene of its own.
+    starts = np.cumsum([0] + [int(each[-1] - each[0]) + 2 * _WINDOW_MS for each in grids[:-1]])
+    times = np.concatenate([
+        np.rint(each - each[0]).astype(np.int64) + start for each, start in zip(grids, starts, strict=True)
+    ])
+    votes = _votes(mine, Track(times, theirs, tuple(starts[1:].tolist())))
+    num, widths = len(votes), np.array([len(each) for each in grids])
+    # A frame of the other at place p of its grid has the diagonal p - row.
+    firsts = np.r_[0, np.cumsum(widths + num - 1)]
+    columns = np.concatenate([np.arange(width) + first for width, first in zip(widths, firsts, strict=False)])
+    diagonals = columns[np.newaxis, :] + np.arange(num - 1, -1, -1)[:, np.newaxis]
+    sums = np.bincount(diagonals.ravel(), weights=votes.ravel(), minlength=int(firsts[-1]))
+    return np.split(sums.astype(np.float64), firsts[1:-1])
+
+
+def _votes(mine: Track, theirs: Track) -> Values:
+    alike = mine.looks @ theirs.looks.T
+    common = unit(mine.moves, least=MOTION_LEVELS) @ unit(theirs.moves, least=MOTION_LEVELS).T
     np.clip(alike - _AGREES, 0, None, out=alike)
     alike *= 0.3 + np.clip(common, 0, None)
     return alike
-
-
-def _diagonals(votes: Values) -> NDArray[np.float64]:
-    """Return the sums of votes with equal `column - row`, from -(rows - 1) on."""
-    num, width = votes.shape
-    places = np.arange(width)[np.newaxis, :] - np.arange(num)[:, np.newaxis] + num - 1
-    sums = np.bincount(places.ravel(), weights=votes.ravel(), minlength=num + width - 1)
-    return np.asarray(sums, dtype=np.float64)

@@ -26,6 +26,10 @@ _TAIL = 25
 """Of different videos, those with the highest odds: how fast they become fewer goes on above them."""
 _WEIGHT = 3.0
 """How many pairs of the archive the prior counts for, where the archive says how alike different videos are."""
+_LEAST_ALIKE, _MANY_SEEN = 0.25, 25
+"""An archive that shows few alike pairs is taken to have this share of what the prior has, at least. The more of them are
+seen, half of it at so many, the less that counts: a large archive says itself that one pair of a million is alike.
+"""
 _COPIES = 0.02
 """Copies that are expected for each video before any is found."""
 _KIND_WEIGHT = 20.0
@@ -84,14 +88,16 @@ class _Archive:
     num_videos: int
     own: Mapping[str, Sequence[float]]
     """Of copies made of its videos, by kind."""
+    weights: NDArray[np.float64]
+    """How many pairs each of the aligned ones stands for."""
 
     @cached_property
     def alikeness(self) -> float:
         """How many pairs are moderately alike, against what is usual for so many pairs; near 1 where there are few."""
         start, end = _tail()[0] - 1.0, min(_quantile(0.05), _tail()[0] + 2.0)
         expected = self.num_pairs * float(-np.diff(_wrong_share(np.array([start, end])))[0])
-        seen = float(((self.odds >= start) & (self.odds < end)).sum())
-        return max((seen + _WEIGHT) / (expected + _WEIGHT), 0.25)
+        seen = float(self.weights[(self.odds >= start) & (self.odds < end)].sum())
+        return max((seen + _WEIGHT) / (expected + _WEIGHT), _LEAST_ALIKE / (1 + seen / _MANY_SEEN))
 
     def num_wrong(self, odds: NDArray[np.float64], *, errors: float = 0.0) -> NDArray[np.float64]:
         """Return how many pairs of different videos reach these odds, so many standard errors more or less."""
@@ -128,7 +134,8 @@ class _Archive:
 
 
 def choose_threshold(
-    odds: Sequence[float], *, num_videos: int, own: Mapping[str, Sequence[float]], target: float
+    odds: Sequence[float], *, num_videos: int, own: Mapping[str, Sequence[float]], target: float,
+    weights: Sequence[float] | None = None,
 ) -> Threshold:
     """Return the lowest limit whose precision in this archive is expected to be as wanted.
 
@@ -137,13 +144,16 @@ def choose_threshold(
         num_videos: Videos that were compared with each other.
         own: Of copies made of some of its videos, by kind: each of them.
         target: The wanted precision, above 0 and below 1.
+        weights: How many pairs each of these stands for; None for one each.
 
     Raises:
         ConfigError: `target` is out of range.
     """
     if not 0 < target < 1:
         raise ConfigError(f"the precision is {target}, wanted a number between 0 and 1", code="setting-out-of-range")
-    archive = _Archive(np.sort(np.asarray(odds, dtype=np.float64)), num_videos * (num_videos - 1) // 2, num_videos, own)
+    values, order = np.asarray(odds, dtype=np.float64), np.argsort(odds, kind="stable")
+    stands_for = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
+    archive = _Archive(values[order], num_videos * (num_videos - 1) // 2, num_videos, own, stands_for[order])
     precisions = archive.precision(_STEPS)
     limit = _limit(precisions, target)
     at = np.array([limit])

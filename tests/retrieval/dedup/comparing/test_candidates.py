@@ -28,11 +28,11 @@ def test_propose__in_tiles_of_any_size_the_same(
     for block, tile in ((512, 4096), (1, 1), (7, 10), (10, 7)):
         monkeypatch.setattr(candidates, "_BLOCK", block)
         monkeypatch.setattr(candidates, "_TILE", tile)
-        assert propose(archive) == alone
+        assert list(propose(archive)) == alone
     assert {("mirrored-0", "original-0"), ("cropped-1", "original-1"), ("darker-2", "original-2")} <= set(alone)
     known = [each for each in archive if each != "original-0"]
-    assert propose(archive, known=known) == [pair for pair in alone if "original-0" in pair]
-    assert propose(archive, known=list(archive)) == []
+    assert list(propose(archive, known=known)) == [pair for pair in alone if "original-0" in pair]
+    assert propose(archive, known=list(archive)) == {}
 
 
 def test_blocks__are_whole_videos() -> None:

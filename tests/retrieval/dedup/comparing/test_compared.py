@@ -22,10 +22,10 @@ def videos() -> dict[str, VideoFingerprint]:
 
 
 def test_propose__copies_and_only_pairs_with_a_new_video(videos: dict[str, VideoFingerprint]) -> None:
-    pairs = propose(videos)
+    pairs = list(propose(videos))
     assert {("a", "b"), ("a", "c"), ("b", "c")} <= set(pairs) and pairs == sorted(pairs)
     for known in (["a", "b"], ["a", "b", "c", "d"], list(videos)):
-        left = propose(videos, known=known)
+        left = list(propose(videos, known=known))
         assert left == [pair for pair in pairs if not set(pair) <= set(known)]
 
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vidseek_retrieval.dedup.comparing import time_alignment
 from vidseek_retrieval.dedup.comparing.time_alignment import TimeMapping, Track, best_mapping, find_mappings
 
 DIMENSION = 24
@@ -59,3 +60,22 @@ def test_gap__of_the_frames_before_and_after() -> None:
     assert uneven.gap_ms(560, is_before=True) == 400 and uneven.gap_ms(560, is_before=False) == 120
     assert uneven.gap_ms(0, is_before=True) == 400 and uneven.gap_ms(900, is_before=False) == 120
     assert Track(np.array([40]), np.ones((1, 3), np.float32)).gap_ms(0, is_before=True) > 0
+
+
+@given(st.integers(0, 99), st.sampled_from([1, 2, 7, 40]), st.sampled_from([125, 250]))
+@settings(max_examples=6, deadline=None)
+def test_sums_by_speed__are_those_of_each_speed_by_itself(seed: int, num: int, step_ms: int) -> None:
+    mine, other = track(seed, 125 * np.arange(12)), track(seed + 1, 125 * np.arange(num))
+    found = time_alignment._sums_by_speed(mine, other, float(step_ms))
+    for speed, sums in zip(time_alignment._SPEEDS, found, strict=True):
+        votes = time_alignment._votes(mine, time_alignment._on_grid(other, step_ms * speed))
+        alone = [float(np.trace(votes, offset)) for offset in range(1 - len(votes), votes.shape[1])]
+        np.testing.assert_allclose(sums, alone, atol=1e-3)
+
+
+def test_agreements__of_several_mappings_are_those_of_each() -> None:
+    one, other = track(1, times_of(4000)), track(1, times_of(6000), start_ms=-500)
+    mappings = [TimeMapping(speed, offset) for speed in (0.8, 1.0, 1.3) for offset in (-9000.0, 0.0, 500.0, 5900.0)]
+    alone = [time_alignment.agreements(one, other, [each])[0] for each in mappings]
+    assert time_alignment.agreements(one, other, mappings) == pytest.approx(alone)
+    assert max(alone) == alone[6] and min(alone) == 0

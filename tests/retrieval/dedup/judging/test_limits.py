@@ -49,6 +49,16 @@ def test_choose__an_archive_of_one_camera_asks_for_more() -> None:
     assert camera.alikeness > 5 and camera.odds > chosen([], num_videos=100).odds
 
 
+def test_choose__a_large_archive_says_itself_how_alike_its_videos_are() -> None:
+    start = prior.DIFFERENT[24]
+    seen = [start - 0.5] * 400
+    assert chosen(seen, num_videos=10_000).odds < chosen([], num_videos=10_000).odds - 1
+    # A sample of them says the same.
+    sampled = choose_threshold(seen[:40], num_videos=10_000, own={}, target=0.95, weights=[10.0] * 40)
+    known = chosen(seen, num_videos=10_000)
+    assert (sampled.odds, sampled.alikeness) == (known.odds, known.alikeness)
+
+
 def test_choose__own_copies_count_beside_the_prior() -> None:
     plain = choose_threshold([], num_videos=50, own={}, target=0.95)
     lost = choose_threshold([], num_videos=50, own={"cropped": [-5.0] * 20}, target=0.95)
