@@ -140,6 +140,7 @@ def _data(model: Backbone, settings: TrainSettings, num_pairs: int | None) -> Da
 
 
 def some_pairs(pairs: PairSet, rows: Any) -> PairSet:
+    """The pairs of some rows."""
     table = pairs.table.iloc[rows].reset_index(drop=True)
     return dataclasses.replace(
         pairs, table=table, frames=pairs.frames[rows], ids=pairs.ids[rows], contrast_ids=pairs.contrast_ids[rows]

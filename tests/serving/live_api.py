@@ -23,7 +23,7 @@ from vidseek.archive import Archive
 from vidseek.params import Settings
 from vidseek.settings import ServeSettings
 from vidseek_media.ids import clip_id_of
-from vidseek_media.tables import CLIPS, FRAMES, PAIRS, read_table, write_table
+from vidseek_media.tables import CLIPS, FRAMES, PAIRS, SIDECAR, read_table, write_table
 from vidseek_media.text.segments import Segment
 from vidseek_retrieval.confidence.calibration import Calibration
 
@@ -74,6 +74,7 @@ def write_taught_archive(root: Path) -> Archive:
         for colour, split in (("green", "train"), ("white", "test"))
     ]
     write_table(archive.pairs_table, pairs, PAIRS)
+    write_table(archive.ingest / "sidecar.parquet", [], SIDECAR)
     frames = [
         {**dict.fromkeys(FRAMES.names), "clip_id": clip.clip_id, "video_id": clip.video_id, "key": "", "shard": "",
          "num_frames": 2, "num_repeated": 0, "decoder": "", "quality_flags": [], "hashes": []}

@@ -92,13 +92,15 @@ def held_out_videos(
     Raises:
         ArtifactError: a table is missing or broken.
     """
-    from vidseek_media.tables import PAIRS, read_table
+    from vidseek_media.tables import PAIRS, SIDECAR, read_table
     from vidseek_training.dataset.judgements import Side, sides_of
     from vidseek_training.dataset.pairs import split_of_group
     from vidseek_training.settings import PairSettings
 
-    rows = read_table(archive.pairs_table, PAIRS, columns=["video_id", "split"]).drop_duplicates("video_id")
-    known = {video_id: Side(split, video_id) for video_id, split in rows.itertuples(index=False)}
+    stated = read_table(archive.ingest / "sidecar.parquet", SIDECAR, columns=["video_id", "split"])
+    paired = read_table(archive.pairs_table, PAIRS, columns=["video_id", "split"])
+    rows = [*stated[stated["split"] != ""].itertuples(index=False), *paired.itertuples(index=False)]
+    known = {video_id: Side(split, video_id) for video_id, split in rows}  # what became of a wish counts
     by_hash = partial(split_of_group, archive.section(PairSettings))
     sides = sides_of((video.video_id for video in videos), known, together, by_hash)
     return frozenset(video_id for video_id, side in sides.items() if side.split != "train")

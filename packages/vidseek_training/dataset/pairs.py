@@ -136,10 +136,9 @@ def make_pairs(
     rejections += [_rejection(row, why) for row, why in zip(later.itertuples(index=False), reasons, strict=True) if why]
     waiting = later[np.array([not why for why in reasons], bool)]
     if frozen is None:
-        sides = sides_of(
-            judged["video_id"], {v: Side(splits[v], groups[v]) for v in groups}, [*decided, *alike],
-            partial(split_of_group, settings),
-        )
+        stated = {v: Side(next(iter(own)), v) for v, own in stated_splits.items() if len(own) == 1}
+        known = stated | {v: Side(splits[v], groups[v]) for v in groups}
+        sides = sides_of(judged["video_id"], known, [*decided, *alike], partial(split_of_group, settings))
         pairs, judgements = with_judgements(pairs, feedback, judged, sides.get)
         groups |= {v: sides[v].group for v in set(pairs["video_id"]) - captioned}
     else:

@@ -22,11 +22,11 @@ def teaching_page() -> None:
     """Show what the next training would gain most from, and take it."""
     show_notice()
     st.write(t("teach_what"))
-    captioning, judging = (t("teach_captions"), t("teach_judgements"))
-    chosen = st.segmented_control(
-        t("teach"), [captioning, judging], default=captioning, key="teach-kind", label_visibility="collapsed",
+    kinds = {"captions": t("teach_captions"), "judgements": t("teach_judgements")}
+    chosen = st.radio(
+        t("teach"), list(kinds), format_func=kinds.get, key="teach-kind", horizontal=True, label_visibility="collapsed",
     )
-    (_show_judging if chosen == judging else _show_captioning)()
+    (_show_judging if chosen == "judgements" else _show_captioning)()
 
 
 def _show_captioning() -> None:

@@ -17,6 +17,7 @@ from vidseek.actions.suggestions import held_out_videos, suggest_captions, take_
 from vidseek.archive import Archive
 from vidseek_media.errors import InputRejected
 from vidseek_media.sources.ingest import read_videos
+from vidseek_media.tables import SIDECAR, write_table
 from vidseek_media.text.written_captions import read_written
 
 
@@ -86,6 +87,10 @@ def test_held_out__a_video_that_shows_what_a_held_out_one_shows_is_held_out(arch
     alone = held_out_videos(archive, videos, [])
     assert white in alone and green not in alone and red not in alone
     assert red in held_out_videos(archive, videos, [(red, white)])
+    stated = {**dict.fromkeys(SIDECAR.names), "video_id": red, "text": "red", "split": "validation"}
+    write_table(archive.ingest / "sidecar.parquet", [stated], SIDECAR)
+    assert red in held_out_videos(archive, videos, [])
+    write_table(archive.ingest / "sidecar.parquet", [], SIDECAR)
 
 
 def test_command__suggests_writes_and_takes(

@@ -64,6 +64,17 @@ def test_judgement__that_must_not_teach_changes_no_pair(tmp_path: Path, said: Sa
     assert (tmp_path / "pairs" / "pairs.parquet").read_bytes() == before
 
 
+def test_confirmed__of_a_video_that_is_stated_to_be_held_out_teaches_nothing(tmp_path: Path) -> None:
+    """Its caption is of the whole video, so it makes no pair and is in no group; what the source states of it counts."""
+    whole = {"video": IDS[3], "text": "all of it", "span": None, "split": "test"}
+    for split, expected in (("test", Judgements(num_held_out=1)), ("train", Judgements(num_confirmed=1))):
+        report = write(
+            tmp_path, [*rows(1, split="train"), whole | {"split": split}], unspoken=[IDS[3]],
+            feedback=feedback([(3, "a red van", True)]),
+        )
+        assert report.judgements == expected
+
+
 def test_confirmed__that_shows_what_a_held_out_video_shows_is_held_out(tmp_path: Path) -> None:
     """Video 3 has no caption; it shows what the test shows, and what the training shows: it joins neither with the other."""
     for near, expected in (((1,), Judgements(num_confirmed=1)), ((2,), Judgements(num_held_out=1)),
