@@ -28,8 +28,8 @@ DEFAULT_NUM = 20
 MAX_NUM = 200
 TEMPLATE = ("clip_id", "file", "start", "end", "caption")
 """Columns of the file that people fill in; `start` and `end` are seconds, for who looks at the video."""
-MAX_QUESTIONS = 300
-"""Texts that the archive is searched for, when hits are suggested to be judged: some seconds."""
+MAX_QUESTIONS = 100
+"""Texts that the archive is searched for, when hits are suggested to be judged: three seconds of a core on the demo."""
 _HITS_OF_TEXT = 3
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vidseek.actions.suggestions import Question
     from vidseek.archive import Archive
     from vidseek_retrieval.search.searcher import Searcher
-    from vidseek_retrieval.suggesting.suggestions import SuggestReport
+    from vidseek_retrieval.suggesting.suggestions import Suggestion, SuggestReport
 
 
 def caption(
@@ -101,12 +101,11 @@ def _show_suggestions(found: SuggestReport, file: Path | None, *, as_json: bool)
     if as_json:
         printing.print_json({**asdict(found), "file": None if file is None else str(file)})
         return
-    rows = [
-        (each.clip_id, printing.escape(each.uri), f"{printing.clock(each.start_ms)} – {printing.clock(each.end_ms)}",
-         str(each.num_like), f"{each.likeness:.2f}") for each in found.suggestions
-    ]
-    columns = ["clip", "video", "from – to", "stands for", "like to what is taught"]
-    printing.show(printing.table(columns, rows, whole=["clip"]), nothing="There is no clip to suggest.")
+    for number, each in enumerate(found.suggestions, start=1):
+        _show_clip(number, each)
+        printing.say(f"     stands for {each.num_like} clips; likeness to what is taught {each.likeness:.2f}")
+    if not found.suggestions:
+        printing.say("There is no clip to suggest.")
     printing.say(
         f"Chosen from {found.num_open} of {found.num_clips} clips: {found.num_captioned} are captioned, "
         f"{found.num_held_out} are of videos held out for validation and test, {found.num_without_content} show nothing."
@@ -119,12 +118,15 @@ def _show_questions(found: list[Question], *, as_json: bool) -> None:
     if as_json:
         printing.print_json({"questions": [asdict(each) for each in found]})
         return
-    rows = [
-        (printing.escape(each.text), each.clip_id, printing.escape(each.uri),
-         f"{printing.clock(each.start_ms)} – {printing.clock(each.end_ms)}", f"{each.confidence:.2f}") for each in found
-    ]
-    columns = ["does this text", "describe this clip", "video", "from – to", "confidence"]
-    printing.show(
-        printing.table(columns, rows, whole=["describe this clip"]),
-        nothing="There is nothing to judge: hits need a confidence (`vidseek doctor` says why there is none).",
+    for number, each in enumerate(found, start=1):
+        _show_clip(number, each)
+        printing.say(f"     is this what it shows? {each.text}  (confidence {each.confidence:.2f})")
+    printing.say(
+        "Answer under Teach (`vidseek ui`), or with POST /v1/feedback." if found
+        else "There is nothing to judge: hits need a confidence (`vidseek doctor` says why there is none)."
     )
+
+
+def _show_clip(number: int, clip: Suggestion | Question) -> None:
+    printing.say(f"{number:3}. {clip.uri} {printing.clock(clip.start_ms)} – {printing.clock(clip.end_ms)}")
+    printing.say(f"     {clip.clip_id}")

@@ -105,5 +105,5 @@ def test_command__suggests_writes_and_takes(
     assert "dvc repro" in capsys.readouterr().out
     assert {each.who for each in read_written(archive.decisions)} == {"bob"}
     assert call(monkeypatch, "suggest", "--judge") == 0
-    assert "does this text" in capsys.readouterr().out
+    assert "is this what it shows?" in capsys.readouterr().out
     assert call(monkeypatch, "suggest", "--judge", "--take", str(file)) == 2
