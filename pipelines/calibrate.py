@@ -10,6 +10,7 @@ from vidseek_retrieval.confidence.calibrate import (
     Said,
     asked_videos,
     calibrate,
+    unlearned,
     write_report,
 )
 from vidseek_retrieval.confidence.text_vectors import TextVectors
@@ -35,7 +36,10 @@ def main() -> str:
         general_pairs=PATHS.general.pairs_table if params.general.source else None,
         bootstrap=Bootstrap(params.evaluate.resamples, params.evaluate.seed),
         texts={clip_id: text.words for clip_id, text in texts.items()}, language=params.publish.index.language,
-        feedback=[Said(each.query, each.clip_id, each.relevant) for each in read_frozen(PATHS.decisions / TABLE)],
+        feedback=unlearned(
+            (Said(each.query, each.clip_id, each.relevant) for each in read_frozen(PATHS.decisions / TABLE)),
+            PATHS.pairs_table,
+        ),
     )
     write_report(report, out=PATHS.calibrate, reports=PATHS.reports / "calibrate")
     told = ", ".join(f"{name} {value}" for name, value in report.figures.items() if not isinstance(value, dict))

@@ -6,6 +6,7 @@ from vidseek_media.fields.statements import undeclared_told
 from vidseek_media.forgotten import read_forgotten
 from vidseek_media.sources.ingest import FieldsOut, ingest
 from vidseek_media.sources.opening import open_source
+from vidseek_media.text.written_captions import read_written
 
 
 def main() -> str:
@@ -17,11 +18,14 @@ def main() -> str:
         source, out=PATHS.ingest, ledger=PATHS.ledger, timeout_seconds=params.timeout_seconds, workers=params.workers,
         captions=params.captions, clip_pattern=params.clip_pattern, forgotten=read_forgotten(PATHS.decisions),
         max_gone_share=params.max_gone_share, fields=FieldsOut(settings.fields.declared, PATHS.fields, PATHS.decisions),
+        written=read_written(PATHS.decisions),
     )
     said = (
         f"{report.num_in} files, {report.num_out} videos, {report.num_rejected} rejected, {report.num_probed} new; "
         f"{report.num_captions_in} captions, {report.num_captions_rejected} rejected"
     )
+    if report.num_written:
+        said += f"; {report.num_written} captions that people wrote here"
     if report.num_away:
         said += f"; {report.num_away} cannot be read now and stay as they were"
     if report.num_values or report.num_values_rejected:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +21,7 @@ from serving.readiness import Readiness
 from serving.seen import Window
 from vidseek.actions import feedback
 from vidseek.actions.base import base_facts
+from vidseek.actions.second_look import AT_ONCE, SecondLook
 from vidseek.archive import Archive, ModelName
 from vidseek.params import Settings
 from vidseek.settings import ServeSettings
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from vidseek_media.sources.source import Source
     from vidseek_retrieval.index.backend import Collection, Point
     from vidseek_retrieval.index.collection_metadata import CollectionMetadata
-    from vidseek_retrieval.search.query import Answer
+    from vidseek_retrieval.search.query import Answer, Query, SearchOptions
 
 SEARCH_THREADS = 4
 LIVE: ModelName = "vidseek"
@@ -97,16 +99,21 @@ class Engine:
         settings: Limits of requests and of concurrent work.
         places: Paths of other files.
         base: A second model that queries may name, opened on first use; None for none.
+        second_look: Looks at the first hits again where a search wants it; None: no search gets that.
     """
 
     def __init__(
-        self, opener: Callable[[], Opened], settings: ServeSettings, places: Places, base: Base | None = None
+        self, opener: Callable[[], Opened], settings: ServeSettings, places: Places, base: Base | None = None,
+        second_look: SecondLook | None = None,
     ) -> None:
         self.settings = settings
         self.metrics = Metrics()
         self._places = places
         self._window = Window(places.queries)
         self._threads = ThreadPoolExecutor(SEARCH_THREADS, thread_name_prefix="search")
+        self._second_look = second_look
+        # Its threads wait for another machine; the one more than look at once says that they do.
+        self._looking = ThreadPoolExecutor(AT_ONCE + 1, thread_name_prefix="second-look")
         self.live = Model(opener, settings, self.metrics, self._threads)
         self._readiness = Readiness(self.live)
         self._base = base
@@ -388,7 +395,10 @@ class Engine:
         for each in (self._readiness, self.live, self._base_model, self._decoding, self._window):
             if each is not None:
                 each.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._threads, self._looking):
+            pool.shutdown(wait=False, cancel_futures=True)
+        if self._second_look is not None:
+            self._second_look.close()
 
     def _model(self, name: ModelName) -> Model:
         if name == LIVE:
@@ -424,13 +434,20 @@ class Engine:
         options = options_of(request)
         begin = time.perf_counter()
         try:
-            answer = await self.in_thread(lambda: opened.searcher.search(query, options))
+            answer = await self._find(opened, query, options, request)
         except ArtifactError as error:
             if request.collection is None:
                 raise
             # The named collection has another encoder_version than the live model.
             raise CollectionGone(error.message, remedy="Search again without `collection`") from error
         return answer, time.perf_counter() - begin
+
+    async def _find(self, opened: Opened, query: Query, options: SearchOptions, request: SearchRequest) -> Answer:
+        look, find = self._second_look, partial(opened.searcher.search, query)
+        if look is None or not look.is_wanted(options, wanted=request.rerank):
+            return await self.in_thread(lambda: find(options))
+        again = partial(look.search, find, options, texts=request.text, wanted=request.rerank)
+        return await asyncio.get_running_loop().run_in_executor(self._looking, again)
 
     async def _require_collection(self, name: str, opened: Opened) -> None:
         try:

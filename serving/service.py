@@ -25,6 +25,7 @@ from serving.engine import Base, Engine, Places
 from serving.http.limited_protocol import limit_connections
 from serving.logs import write_json_lines
 from serving.model import open_archive
+from vidseek.actions.second_look import SecondLook
 from vidseek.archive import Archive
 from vidseek.params import Settings
 from vidseek.service import ADMIN_KEY_VARIABLE
@@ -44,7 +45,8 @@ def _opened() -> tuple[Archive, Settings, Engine]:
     settings = archive.settings()
     base = Base.of(archive, settings)
     return archive, settings, Engine(
-        lambda: open_archive(archive, settings), settings.serve, Places.of(archive), base=base
+        lambda: open_archive(archive, settings), settings.serve, Places.of(archive), base=base,
+        second_look=SecondLook(archive, settings.search.rerank),
     )
 
 

@@ -134,12 +134,13 @@ def _data(model: Backbone, settings: TrainSettings, num_pairs: int | None) -> Da
     pairs, general = PATHS.pairs_table, PATHS.general.pairs_table
     train = load_pairs(pairs, PATHS.frames, model.spec, split="train", all_frames=settings.random_frames)
     if num_pairs is not None:
-        train = _some(train, np.sort(np.random.default_rng(0).permutation(len(train))[:num_pairs]))
+        train = some_pairs(train, np.sort(np.random.default_rng(0).permutation(len(train))[:num_pairs]))
     replayed = load_pairs(general, PATHS.general.frames, model.spec, split="train") if settings.replay else None
     return Data(train, load_pairs(pairs, PATHS.frames, model.spec, split="validation", half="choosing"), replayed)
 
 
-def _some(pairs: PairSet, rows: Any) -> PairSet:
+def some_pairs(pairs: PairSet, rows: Any) -> PairSet:
+    """The pairs of some rows."""
     table = pairs.table.iloc[rows].reset_index(drop=True)
     return dataclasses.replace(
         pairs, table=table, frames=pairs.frames[rows], ids=pairs.ids[rows], contrast_ids=pairs.contrast_ids[rows]

@@ -51,6 +51,9 @@ EXAMPLES = {
     "ingest": ["vidseek ingest", "vidseek ingest '/archive/**/*.mp4' --json"],
     "probe": ["vidseek probe harbour.mp4", "vidseek probe harbour.mp4 --decoder pyav --json"],
     "caption": ["vidseek caption --dry-run", "vidseek caption"],
+    "suggest": ["vidseek suggest", "vidseek suggest --limit 50 --captions next.csv", "vidseek suggest --take next.csv",
+                "vidseek suggest --judge",
+                "What is taken, and what is judged after `vidseek feedback freeze`, teaches in the next `dvc repro`."],
     "dedup": ["vidseek dedup --report duplicates.html", "vidseek dedup --apply"],
     "forget": ["vidseek forget 2026/harbour.mp4", "vidseek forget --list", "vidseek forget 2026/harbour.mp4 --undo"],
     "plan": ["vidseek plan --measure", "vidseek plan --hours-of-video 500 --cores 32"],
@@ -141,7 +144,7 @@ def _about(
 for command in (
     creating.init, creating.run, creating.settings,
     searching.search, searching.clip, datasets.export_dataset,
-    archive.ingest, archive.probe, archive.tag, captioning.caption, archive.dedup,
+    archive.ingest, archive.probe, archive.tag, captioning.caption, captioning.suggest, archive.dedup,
     forgetting.forget, creating.plan,
     drifting.drift, comparing.base, running.serve, running.ui, running.mcp, running.mlflow,
     running.push_adapter, running.mteb, benchmarking.benchmark, running.doctor, growing.add, growing.watch, growing.jobs,

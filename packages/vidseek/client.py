@@ -146,6 +146,16 @@ class Api:
         tags: list[str] = self._asked("PUT" if has_tag else "DELETE", path, params={"who": who})["tags"]
         return tags
 
+    def caption_clip(self, clip_id: str, text: str, *, who: str = "") -> dict[str, Any]:
+        """Write down what is seen in a clip; wants the admin key. Raises Problem.
+
+        Args:
+            clip_id: Id of the clip.
+            text: The caption; empty takes back what the same person wrote of it.
+            who: The person.
+        """
+        return self._asked("POST", f"/v1/clips/{clip_id}/captions", json={"text": text, "who": who})
+
     def admin(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Call an admin route: GET without a body, else POST. Raises Problem.
 

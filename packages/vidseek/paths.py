@@ -244,6 +244,11 @@ class ArchivePaths(StageFolders):
         return self.state / "captions"
 
     @property
+    def relevance_journal(self) -> Path:
+        """What a language model was asked of hits, and paid for."""
+        return self.state / "relevance"
+
+    @property
     def thumbnails(self) -> Path:
         """Pictures that the service has made of videos."""
         return self.state / "thumbnails"

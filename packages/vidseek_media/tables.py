@@ -36,10 +36,12 @@ source does not say."""
 SIDECAR = pa.schema([
     ("video_id", _text), ("clip_index", pa.int32()), ("start_ms", pa.int64()), ("end_ms", pa.int64()),
     ("text", _text), ("split", _text), ("gallery", _text), ("contrast", _text), ("axis", _text),
+    pa.field("writer", _text, metadata=_NEWER),
 ])
 """Captions that came with the source, with times where it gives them: null times and null clip_index mean the whole
 video. `split` and `gallery` are the source's own statements, or empty. `contrast` is a caption that is false of this span
-and differs from `text` in one fact, whose kind is `axis` (`left-right`, say); both empty where the source gives none."""
+and differs from `text` in one fact, whose kind is `axis` (`left-right`, say); both empty where the source gives none.
+`writer`: person, where somebody wrote it in this archive (`written_captions`); else null."""
 
 TRANSCRIPTS = pa.schema([("video_id", _text), ("start_ms", pa.int64()), ("end_ms", pa.int64()), ("lines", _texts)])
 """What is said in videos that have a transcript, cue by cue in order of time."""
@@ -74,16 +76,19 @@ CAPTIONS = pa.schema([
     ("split", _text), ("gallery", _text), ("contrast", _text), ("axis", _text),
     pa.field("model", _text, metadata=_NEWER),
 ])
-"""A clip may have several. A null clip_id is a caption of the whole video, which makes no pair. `writer`: file, transcript,
-title, or of a language model `<provider>/<model> <hash of the prompt> <detail>`. `model`: that answered, by the provider's
-own word, which an alias in `writer` does not say; empty where nobody asked one, or it did not say."""
+"""A clip may have several. A null clip_id is a caption of the whole video, which makes no pair. `writer`: file, person,
+transcript, title, or of a language model `<provider>/<model> <hash of the prompt> <detail>`. `model`: that answered, by the
+provider's own word, which an alias in `writer` does not say; empty where nobody asked one, or it did not say."""
 
 PAIRS = pa.schema([
     ("clip_id", _text), ("video_id", _text), ("caption", _text), ("split", _text), ("gallery", _text),
     ("contrast", _text), ("axis", _text), pa.field("frames_digest", _text, metadata=_NEWER),
+    pa.field("writer", _text, metadata=_NEWER),
 ])
 """`split`: train, validation or test; `gallery`: what is ranked together, `default` where the source named none.
-`frames_digest`: of the clip's frames, as FRAMES has it. Training depends on this table alone, so it changes with them."""
+`frames_digest`: of the clip's frames, as FRAMES has it. Training depends on this table alone, so it changes with them.
+`writer`: as CAPTIONS has it, or judged: the query of a hit that somebody confirmed. A contrast of the axis judged is a query
+that somebody said the clip is no hit of."""
 
 GROUPS = pa.schema([("video_id", _text), ("group", _text)])
 """The videos of pairs; those of one group (near-duplicates, clips of one longer video) are on one side of the split."""

@@ -276,6 +276,32 @@ class EvidenceWeights(Section):
         return dict.fromkeys(evidence_vectors(), 1.0) | self.model_dump()
 
 
+class RerankSettings(Section):
+    """A second look at the first hits of a search by words, by a language model that sees. Off by default."""
+
+    place = "search.rerank"
+    unstated = ("*",)
+
+    enabled: bool = False
+    """Look twice unless a search says otherwise; false: only where a search asks for it."""
+    provider: Annotated[str, Field(min_length=1)] = "openai"
+    """openai: any endpoint of that protocol, named by VIDSEEK_LLM_URL; or gemini."""
+    model: Annotated[str, Field(min_length=1)] | None = None
+    """The provider's model that sees, by today's name; null: no second look."""
+    usd_per_million_tokens_in: Annotated[float, Field(ge=0)] | None = None
+    """As the provider states it; 0 for a model of your own."""
+    usd_per_million_tokens_out: Annotated[float, Field(ge=0)] | None = None
+    """As the provider states it; 0 for a model of your own."""
+    budget_usd: Annotated[float, Field(ge=0)] = 1.0
+    """Of all searches of this archive together."""
+    num_hits: Annotated[int, Field(ge=2, le=50)] = 10
+    """Hits that are looked at: the first so many."""
+    num_frames: Annotated[int, Field(ge=1, le=16)] = 4
+    """Of each hit's best clip, shown to the model."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
+    """Of one search: where an answer is missing by then, the first ranking stands."""
+
+
 class SearchSettings(Section):
     """How a query is encoded and how its hits are merged."""
 
@@ -301,6 +327,8 @@ class SearchSettings(Section):
     """How much words count beside pictures, by what they come from."""
     weights: Weights | None = None
     """null: pictures and words together. Weights of single vectors in its place: several are fused by rank."""
+    rerank: RerankSettings = RerankSettings()
+    """A second look at the first hits by a model that sees; docs/search.md says what it needs."""
 
     @model_validator(mode="after")
     def _names_the_new_key(self) -> SearchSettings:

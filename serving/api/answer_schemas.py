@@ -29,6 +29,29 @@ class Evidence(TextSegment):
     matches: list[str] = Field(description="The words of the text that matched, as they are written there.")
 
 
+class Reranked(BaseModel):
+    """The second look at a hit."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    score: Annotated[float, Field(ge=0, le=1)] = Field(description="Of the second look. It is no probability.")
+    first_rank: int = Field(description="Its place in the first ranking, from 1.")
+
+
+class RerankReport(BaseModel):
+    """What came of the second look."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    is_done: bool = Field(description="False where the first ranking stands.")
+    reason: str = Field(description="Why it stands, or why some hits have no score; often empty.")
+    model: str
+    num_hits: int
+    num_cached: int = Field(description="Of these, the ones whose score was known.")
+    cost_usd: float
+    seconds: float
+
+
 class Hit(BaseModel):
     """A moment."""
 
@@ -49,6 +72,9 @@ class Hit(BaseModel):
     thumbnail_url: str | None
     evidence: list[Evidence] = Field([], description="The texts for which it was found, the best first.")
     fields: OwnFields = Field({}, description="The declared fields of its best clip; those without a value are left out.")
+    reranked: Reranked | None = Field(None, description=(
+        "Where a second look put it here; `score` stays that of the first ranking, and `confidence` is null."
+    ))
 
 
 class SearchAnswer(BaseModel):
@@ -60,6 +86,7 @@ class SearchAnswer(BaseModel):
     collection: str
     hits: list[Hit]
     next_offset: int | None = Field(description="None on the last page.")
+    rerank: RerankReport | None = Field(None, description="What came of a second look; null where none was wanted.")
 
 
 class ModelInfo(BaseModel):

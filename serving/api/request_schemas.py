@@ -144,6 +144,10 @@ class SearchRequest(BaseModel):
     collection: Annotated[str, Field(pattern=COLLECTION_PATTERN)] | None = Field(
         None, description="Stay on the index of the page before, as it names it; by default the live one."
     )
+    rerank: bool | None = Field(None, description=(
+        "Whether a language model that sees looks at the first hits again, for a query in words; by default as "
+        "`search.rerank.enabled` says. Where it cannot, the first ranking stands, and `rerank` of the answer says why."
+    ))
     model: Annotated[ModelName, Field(
         description="Which model shall look: the live one, or the base without what was taught, where `vidseek base` has "
         "published that. Other pages of an answer want the same."

@@ -16,8 +16,9 @@ from vidseek_media.errors import InputRejected, VidseekError
 OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
 """Paths that monitoring may ask for without a key."""
 
-ADMIN_PATHS = re.compile(r"/v1/(?:admin|videos|jobs|clips/[^/]+/tags)(?:/.*)?", re.DOTALL)
-"""Routes at and below these have a key of their own. Tags of a clip are among them: they change what everybody finds."""
+ADMIN_PATHS = re.compile(r"/v1/(?:admin|videos|jobs|clips/[^/]+/(?:tags|captions))(?:/.*)?", re.DOTALL)
+"""Routes at and below these have a key of their own. Tags and captions of a clip are among them: they change what everybody
+finds."""
 
 FREE_PATHS = frozenset({"/healthz", "/livez", "/openapi.json"})
 """A GET of these is cheap and changes nothing, so a page of another site may cause it."""

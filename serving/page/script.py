@@ -12,6 +12,7 @@ from serving.page.compare_page import compare_page
 from serving.page.duplicates_page import duplicates_page
 from serving.page.feedback_page import feedback_page
 from serving.page.searching import search_page
+from serving.page.teaching.teaching_page import teaching_page
 
 st.set_page_config(page_title="vidseek", page_icon="🎞️", layout="wide", initial_sidebar_state="collapsed")
 frame.show_appearance()
@@ -26,6 +27,7 @@ page = st.navigation(
         ),
         st.Page(basket_page, title=frame.t("basket"), icon=":material/movie_edit:", url_path="basket"),
         st.Page(feedback_page, title=frame.t("feedback"), icon=":material/thumbs_up_down:", url_path="feedback"),
+        st.Page(teaching_page, title=frame.t("teach"), icon=":material/school:", url_path="teach"),
         st.Page(duplicates_page, title=frame.t("duplicates"), icon=":material/content_copy:", url_path="duplicates"),
         st.Page(adding_page, title=frame.t("adding"), icon=":material/upload:", url_path="add"),
         st.Page(archive_page, title=frame.t("archive"), icon=":material/video_library:", url_path="archive"),

@@ -8,6 +8,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     # The pages
     "search": ("Search", "검색"),
     "feedback": ("Feedback", "피드백"),
+    "teach": ("Teach", "학습"),
     "duplicates": ("Duplicates", "중복 영상"),
     "archive": ("Archive", "아카이브"),
     "adding": ("Add videos", "영상 추가"),
@@ -124,6 +125,27 @@ TEXTS: dict[str, tuple[str, str]] = {
     "clip": ("Clip", "클립"),
     "when": ("When", "시각"),
     "verdict": ("Said", "의견"),
+    # Teaching
+    "teach_what": (
+        "What the next training would gain most from. Captions and verdicts are written down here; "
+        "`vidseek feedback freeze` takes the verdicts, and the next run teaches with both and proves whether it helped.",
+        "다음 학습에 가장 도움이 되는 항목입니다. 캡션과 판정은 여기에 저장되고, "
+        "판정은 `vidseek feedback freeze`로 반영되며, 다음 실행에서 학습하고 개선 여부를 검증합니다.",
+    ),
+    "teach_captions": ("Clips to caption", "캡션을 쓸 클립"),
+    "teach_judgements": ("Hits to judge", "판정할 결과"),
+    "teach_from": (
+        "Chosen from {num} clips. {captioned} are captioned; {held} are of videos that only measure.",
+        "클립 {num}개 중에서 골랐습니다. {captioned}개는 캡션이 있고, {held}개는 평가용 영상에 속합니다.",
+    ),
+    "teach_nothing": ("There is no clip left to caption.", "캡션을 쓸 클립이 없습니다."),
+    "teach_no_questions": (
+        "There is nothing to judge. Hits need a confidence, and captions or queries to be asked again.",
+        "판정할 결과가 없습니다. 결과의 신뢰도와, 다시 물어볼 캡션이나 검색어가 필요합니다.",
+    ),
+    "teach_stands_for": ("stands for {num} clips", "비슷한 클립 {num}개를 대표"),
+    "teach_seen": ("What is seen here?", "무엇이 보이나요?"),
+    "teach_written": ("Written down; the next run teaches with it.", "저장했습니다. 다음 실행에서 학습합니다."),
     # Duplicates
     "find": ("Look for near-duplicates", "중복 영상 찾기"),
     "finding": ("Looking for near-duplicates. This may take minutes; the page goes on by itself.",

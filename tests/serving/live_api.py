@@ -17,12 +17,15 @@ from serving.api.admin import Admin
 from serving.app import create_app
 from serving.engine import Base, Engine, Places
 from serving.model import open_archive
-from tests.serving.colours import publish_colours, video, video_id_of_colour, write_colour_archive
+from tests.serving.colours import VERSION, publish_colours, video, video_id_of_colour, write_colour_archive
 from tests.tiny_bundle import COLOURS
 from vidseek.archive import Archive
 from vidseek.params import Settings
 from vidseek.settings import ServeSettings
+from vidseek_media.ids import clip_id_of
+from vidseek_media.tables import CLIPS, FRAMES, PAIRS, SIDECAR, read_table, write_table
 from vidseek_media.text.segments import Segment
+from vidseek_retrieval.confidence.calibration import Calibration
 
 _PORTS = iter(random.Random().sample(range(20_000, 32_000), 12_000))
 """Below those that the kernel gives to whoever connects: between the choice and its use nobody gets one by chance."""
@@ -58,6 +61,26 @@ def write_worded_archive(root: Path) -> Archive:
         "speech": {video_id_of_colour("green"): said},
         "ocr": {video_id_of_colour("blue"): [Segment(1000, 3000, "HARBOUR NEWS")]},
     })
+    return archive
+
+
+def write_taught_archive(root: Path) -> Archive:
+    """The same, with confidences: a caption of green is trained with, one of white is of the test."""
+    archive = write_video_archive(root)
+    publish_colours(root, calibration=Calibration(VERSION, 4.0, (0.0, 0.0, 0.0), 0.0, 0.1, 50))
+    pairs = [
+        {**dict.fromkeys(PAIRS.names, ""), "clip_id": str(clip_id_of(video_id_of_colour(colour), 0, 1000)),
+         "video_id": video_id_of_colour(colour), "caption": colour, "split": split}
+        for colour, split in (("green", "train"), ("white", "test"))
+    ]
+    write_table(archive.pairs_table, pairs, PAIRS)
+    write_table(archive.ingest / "sidecar.parquet", [], SIDECAR)
+    frames = [
+        {**dict.fromkeys(FRAMES.names), "clip_id": clip.clip_id, "video_id": clip.video_id, "key": "", "shard": "",
+         "num_frames": 2, "num_repeated": 0, "decoder": "", "quality_flags": [], "hashes": []}
+        for clip in read_table(archive.cut / "clips.parquet", CLIPS).itertuples()
+    ]
+    write_table(archive.frames / "frames.parquet", frames, FRAMES)
     return archive
 
 

@@ -8,7 +8,7 @@ import json
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -214,24 +214,33 @@ def write_archive(
     write_table(data / "cut" / "clips.parquet", [{
         "clip_id": clip_id, "video_id": video_id, "index": 0, "start_ms": 0, "end_ms": 2000, "cut": ["windows"],
     } for clip_id, video_id in zip(clip_ids, videos, strict=True)], CLIPS)
-    write_table(data / "frames" / "frames.parquet", [{
-        "clip_id": clip_id, "video_id": video_id, "key": shard_key_of(video_id, 0), "shard": f"shards/{number % 2}.tar",
-        "num_frames": num_frames, "num_repeated": 0, "decoder": "pyav",
-        "quality_flags": (quality_flags or {}).get(number, []), "hashes": [],
-    } for number, (clip_id, video_id) in enumerate(zip(clip_ids, videos, strict=True))], FRAMES)
-    for shard in (0, 1):
-        own = range(shard, num_videos, 2)
-        _write_shard(data / "frames" / "shards" / f"{shard}.tar", {
-            number: (clip_ids[number], videos[number]) for number in own
-        }, num_frames, same=same, still=still)
+    write_noise(
+        data / "frames", [(clip_id, video_id, 0) for clip_id, video_id in zip(clip_ids, videos, strict=True)],
+        quality_flags=quality_flags, num_frames=num_frames, same=same, still=still,
+    )
     return clip_ids
 
 
-def _write_shard(path: Path, clips: dict[int, tuple[str, str]], num_frames: int, *, same: bool, still: bool) -> None:
+def write_noise(
+    frames: Path, clips: Sequence[tuple[str, str, int]], *, quality_flags: dict[int, list[str]] | None = None,
+    num_frames: int = 4, same: bool = False, still: bool = False,
+) -> None:
+    """Frames of clips (id, video, index), as the stage `frames` leaves them: noise, as `write_archive` has it."""
+    write_table(frames / "frames.parquet", [{
+        "clip_id": clip_id, "video_id": video_id, "key": shard_key_of(video_id, index), "shard": f"shards/{number % 2}.tar",
+        "num_frames": num_frames, "num_repeated": 0, "decoder": "pyav",
+        "quality_flags": (quality_flags or {}).get(number, []), "hashes": [],
+    } for number, (clip_id, video_id, index) in enumerate(clips)], FRAMES)
+    for shard in (0, 1):
+        own = {number: clip for number, clip in enumerate(clips) if number % 2 == shard}
+        _write_shard(frames / "shards" / f"{shard}.tar", own, num_frames, same=same, still=still)
+
+
+def _write_shard(path: Path, clips: dict[int, tuple[str, str, int]], num_frames: int, *, same: bool, still: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
-        for number, (clip_id, video_id) in clips.items():
-            key = shard_key_of(video_id, 0)
+        for number, (clip_id, video_id, index) in clips.items():
+            key = shard_key_of(video_id, index)
             about = {"key": key, "clip_id": clip_id, "video_id": video_id, "times_ms": list(range(num_frames))}
             members = {f"{key}.json": json.dumps(about).encode()}
             for i in range(num_frames):

@@ -85,10 +85,14 @@ def _add_searching(server: MCPServer, api: Api) -> None:
         look_in: Annotated[list[Literal["visual", "captions", "speech", "ocr"]] | None, Field(description=(
             "What is looked at, by default all. Without visual, only moments whose texts have words of the query are found."
         ))] = None,
+        rerank: Annotated[bool | None, Field(description=(
+            "Whether a second model looks at the first moments again, which takes seconds. Null: as the archive does by "
+            "default."
+        ))] = None,
     ) -> Moments:
         """Find moments of the archive by words."""
         body = {"text": query, "limit": limit, "filters": filters or {}, **({"negative_text": without} if without else {}),
-                **({"in": look_in} if look_in else {})}
+                **({"in": look_in} if look_in else {}), **({} if rerank is None else {"rerank": rerank})}
         return _moments(await _asked(lambda: api.search(body)))
 
     @server.tool(structured_output=False)

@@ -12,7 +12,7 @@ Target = tuple[str, tuple[int, int] | None]
 """A video_id, and the span of a clip in milliseconds; None for the whole video."""
 
 
-def target_of_clip(archive: Archive, clip_id: str) -> Target:
+def target_of_clip(archive: Archive, clip_id: str) -> tuple[str, tuple[int, int]]:
     """Return the video and the span of a clip.
 
     Args:

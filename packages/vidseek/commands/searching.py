@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -49,6 +50,8 @@ def search(
     collection: Annotated[str | None, typer.Option(help="Stay on the index of the page before.")] = None,
     model: Annotated[Literal["vidseek", "base"], typer.Option(help="Which model looks: the live one, or the base that "
                                                               "`vidseek base` published.")] = "vidseek",
+    rerank: Annotated[bool | None, typer.Option("--rerank/--no-rerank", help="Let a language model that sees look at the "
+                                                "first moments again; by default as search.rerank says.")] = None,
     open_best: Annotated[bool, typer.Option("--open", help="Play the first one, at its second.")] = False,
     export: Annotated[Path | None, typer.Option(help="Write the moments for an editor: a file that ends in .otio, .edl, "
                                                 ".fcpxml, .csv or .json.")] = None,
@@ -82,7 +85,8 @@ def search(
             "in": _fields(fields), "weights": weights, "diversity": diversity, "min_confidence": min_confidence,
             "offset": offset, "collection": collection, "model": None if model == "vidseek" else model,
         }
-        answer = queries.ask_api(url, {"limit": limit, **{name: value for name, value in wanted.items() if value}})
+        body = {"limit": limit, **{name: value for name, value in wanted.items() if value}}
+        answer = queries.ask_api(url, body if rerank is None else body | {"rerank": rerank})
     else:
         from vidseek_retrieval.search.query import SearchOptions
 
@@ -91,7 +95,7 @@ def search(
             min_confidence, _fields(fields),
         )
         answer = _search_here(
-            options, model, texts=texts, images=image, clips=clip, clip_ids=clip_ids,
+            options, model, rerank=rerank, texts=texts, images=image, clips=clip, clip_ids=clip_ids,
             negative_texts=negative_texts, negative_images=negative_images, negative_ids=negative_ids,
         )
     exported = exporter(answer["hits"], " ".join(texts or ())) if exporter else None
@@ -99,6 +103,7 @@ def search(
         printing.print_json({**answer, "export": exported} if exported else answer)
     else:
         printing.show_hits(answer["hits"])
+        _tell_second_look(answer.get("rerank"))
         _tell_exported(exported)
         chance = chance_if_unlikely(answer["hits"])
         if chance is not None:
@@ -171,6 +176,18 @@ def _exporter(
     return export
 
 
+def _tell_second_look(report: Mapping[str, Any] | None) -> None:
+    if report is None:
+        return
+    if report["is_done"]:
+        printing.say(
+            f"{report['model']} looked at the first {report['num_hits']} again ({report['num_cached']} known, "
+            f"{report['cost_usd']:.4f} USD, {report['seconds']:.1f} s): the order is its own, scores are the first ones."
+        )
+    if report["reason"]:
+        printing.say(f"{'Some kept their place' if report['is_done'] else 'No second look'}: {report['reason']}.")
+
+
 def _tell_exported(exported: Mapping[str, Any] | None) -> None:
     if exported is None:
         return
@@ -182,11 +199,13 @@ def _tell_exported(exported: Mapping[str, Any] | None) -> None:
 
 
 def _search_here(
-    options: SearchOptions, model: Literal["vidseek", "base"], *, texts: list[str] | None, images: list[Path] | None,
+    options: SearchOptions, model: Literal["vidseek", "base"], *, rerank: bool | None, texts: list[str] | None,
+    images: list[Path] | None,
     clips: list[Path] | None, clip_ids: list[str] | None, negative_texts: list[str] | None,
     negative_images: list[Path] | None, negative_ids: list[str] | None,
 ) -> dict[str, Any]:
     from vidseek.actions.queries import read_clip, read_image
+    from vidseek.actions.second_look import SecondLook
     from vidseek.archive import Archive, load_encoder, open_searcher
     from vidseek_media.terminal.progress import waiting
     from vidseek_retrieval.search.query import QueryInputs
@@ -212,7 +231,10 @@ def _search_here(
         texts=tuple(negative_texts or ()), images=tuple(read_image(file) for file in negative_images or ()),
         clip_ids=tuple(negative_ids or ()),
     )
-    return searcher.search(searcher.encode(positive, negative), options).to_json()
+    query = searcher.encode(positive, negative)
+    with SecondLook(archive, settings.rerank) as look:
+        find = partial(searcher.search, query)
+        return look.search(find, options, texts=positive.texts, wanted=rerank).to_json()
 
 
 def _fields(text: str | None) -> tuple[str, ...]:

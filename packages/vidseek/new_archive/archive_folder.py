@@ -46,8 +46,9 @@ _DVC_CONFIG = """\
     check_update = false
 """
 _DVC_IGNORED = """\
-# Tags that people set: ingest reads them in every run, and no other stage depends on them.
+# Tags that people set, captions that they wrote: ingest reads them in every run, and no other stage depends on them.
 /data/decisions/tags.jsonl
+/data/decisions/captions.jsonl
 """
 _HEAD = """\
 # Settings of this archive. What is not here has its default: `vidseek settings` lists every key.

@@ -35,7 +35,8 @@ def brief_of(paths: ArchivePaths) -> Brief:
     receipt = read_json(paths.receipts / "publish.json") or {}
     splits = _num_pairs(paths)
     return Brief(
-        _holds(paths, receipt), _taught(paths, selected, splits), _better(metrics, selected),
+        _holds(paths, receipt), " ".join([_taught(paths, selected, splits), *_by_people(paths, selected)]),
+        _better(metrics, selected),
         tuple(_next_steps(paths, metrics, selected, receipt, splits)),
     )
 
@@ -143,6 +144,29 @@ def _taught(paths: ArchivePaths, selected: Mapping[str, Any], splits: Mapping[st
         return f"Nothing was taught, because no caption belongs to a clip that training could learn from: {as_it_is}."
     notes = "; ".join(map(str, selected.get("notes") or ()))
     return f"Nothing was taught with the {counted(num, 'captioned clip')}{f' ({notes})' if notes else ''}: {as_it_is}."
+
+
+def _by_people(paths: ArchivePaths, selected: Mapping[str, Any]) -> Iterator[str]:
+    """Say what people wrote and judged since the training before, and what came of it in the proof."""
+    for challenge in selected.get("challenges") or ():
+        report = read_json(paths.reports / "train" / str(challenge["challenger"]) / "metrics.json") or {}
+        changes = report.get("changes") or {}
+        told = [
+            counted(int(num), noun) + rest for name, noun, rest in (
+                ("num_new_by_people", "caption", " written here"), ("num_new_judged", "confirmed hit", ""),
+                ("num_new_refused", "refused hit", ""),
+            ) if (num := changes.get(name))
+        ]
+        if told:
+            yield f"New in the last training ({challenge['challenger']}): {', '.join(told)}. {_proven_gain(challenge)}."
+
+
+def _proven_gain(challenge: Mapping[str, Any]) -> str:
+    champion, verdict = challenge["champion"], challenge["verdict"]
+    if challenge.get("gain") is None:
+        return f"It was not put to the proof against {champion}: {verdict}"
+    interval = f"{challenge['gain']:+.3f} ({challenge['low']:+.3f} to {challenge['high']:+.3f})"
+    return f"Against {champion} its mean reciprocal rank changed by {interval}: {verdict}"
 
 
 def _better(metrics: Mapping[str, Any], selected: Mapping[str, Any]) -> str:

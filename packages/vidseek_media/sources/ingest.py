@@ -38,6 +38,8 @@ from vidseek_media.text.sidecars import (
     without_caption,
 )
 from vidseek_media.text.transcripts import Cue, read_transcripts
+from vidseek_media.text.written_captions import FILE as WRITTEN_FILE
+from vidseek_media.text.written_captions import WRITER, WrittenCaption
 
 CHANGED = Refusal("changed while it was being read; run again when it is complete", retryable=True, code="file-changed")
 
@@ -74,6 +76,8 @@ class IngestReport:
     """Videos whose transcript was read."""
     num_away: int
     """Files that cannot be read now and stay as they were."""
+    num_written: int = 0
+    """Captions that people wrote in this archive; they are not among the rows above."""
     num_values: int = 0
     """Values of fields of one's own."""
     num_values_rejected: int = 0
@@ -93,6 +97,7 @@ def ingest(
     forgotten: Forgotten | None = None,
     max_gone_share: float = 1.0,
     fields: FieldsOut | None = None,
+    written: Sequence[WrittenCaption] = (),
 ) -> IngestReport:
     """Write `videos.parquet`, `sidecar.parquet`, `transcripts.parquet` and `rejected.parquet` of a source.
 
@@ -113,6 +118,7 @@ def ingest(
         forgotten: Videos to leave out; each is a rejection.
         max_gone_share: Share of the videos of the run before that may be gone where none is new, from 0 to 1.
         fields: The declared fields and the folder that their values are written to; None for none.
+        written: Captions that people wrote in this archive; those of videos that are not there wait.
 
     Raises:
         ConfigError: `source` is missing or holds no video file, too many of its videos are gone, or its files of captions
@@ -153,7 +159,8 @@ def ingest(
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in [*files, *lines]], REJECTED)
     if not videos:
         raise _nothing_left(source.name, files or lines, out)
-    write_table(out / "sidecar.parquet", _sidecar_rows(matched), SIDECAR)
+    people = _by_people(written, matched, set(kept.values()))
+    write_table(out / "sidecar.parquet", _sidecar_rows([*matched, *people]), SIDECAR)
     write_table(out / "transcripts.parquet", _transcript_rows(transcripts), TRANSCRIPTS)
     write_table(out / "videos.parquet", [{**vars(v), "uris": list(v.uris)} for v in videos], VIDEOS)
     if fields is not None:
@@ -166,8 +173,8 @@ def ingest(
         num_in=len(kept) + len(files), num_out=len(videos), num_merged=len(kept) - len(videos), num_rejected=len(files),
         num_probed=num_probed, num_captions_in=num_captions + num_refused, num_captions_out=num_captions,
         num_captions_rejected=num_refused, num_transcripts=len(transcripts),
-        num_away=len(away), num_values=len(said.statements), num_values_rejected=len(said.rejections),
-        undeclared=said.undeclared,
+        num_away=len(away), num_written=len(people), num_values=len(said.statements),
+        num_values_rejected=len(said.rejections), undeclared=said.undeclared,
     )
 
 
@@ -185,6 +192,23 @@ def _with_captions(
         else:
             refused.append(reject_row(row.place, without_caption(row).message, code="row-without-caption"))
     return kept, refused
+
+
+def _by_people(
+    written: Iterable[WrittenCaption], matched: Iterable[tuple[str, SidecarCaption]], there: set[str]
+) -> list[tuple[str, SidecarCaption]]:
+    """Return the captions that people wrote of videos that are there, as rows in the gallery of the video."""
+    galleries: dict[str, str] = {}
+    for video_id, row in matched:
+        if row.gallery:
+            galleries.setdefault(video_id, row.gallery)
+    return [
+        (each.video_id, SidecarCaption(
+            line, "", each.text, each.start_ms, each.end_ms, gallery=galleries.get(each.video_id, ""), origin=WRITTEN_FILE,
+            writer=WRITER,
+        ))
+        for line, each in enumerate(written, start=1) if each.video_id in there
+    ]
 
 
 def read_videos(folder: Path) -> list[Video]:
@@ -321,6 +345,7 @@ def _sidecar_rows(matched: Iterable[tuple[str, SidecarCaption]]) -> list[dict[st
         {
             "video_id": video_id, "clip_index": c.clip_index, "start_ms": c.start_ms, "end_ms": c.end_ms, "text": c.text,
             "split": c.split, "gallery": c.gallery, "contrast": c.contrast, "axis": c.axis,
+            "writer": c.writer or None,
         }
         for video_id, c in sorted(matched, key=lambda pair: pair[0]) if c.text
     ]

@@ -43,8 +43,8 @@ def said_elsewhere(captions: Iterable[str], others: Iterable[str]) -> Flags:
     Returns:
         Boolean of shape (n,).
     """
-    known = {_folded(text) for text in others}
-    return np.array([_folded(text) in known for text in captions], np.bool_)
+    known = {folded(text) for text in others}
+    return np.array([folded(text) in known for text in captions], np.bool_)
 
 
 def shown_elsewhere(
@@ -109,5 +109,6 @@ def read_both_sides(pairs: Path) -> pd.DataFrame:
     return read_table(path, BOTH_SIDES)
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
+    """Return a text as it is compared: case and spaces make no difference."""
     return " ".join(text.casefold().split())

@@ -60,6 +60,8 @@ class SidecarCaption:
     """The name of the file of captions."""
     others: Mapping[str, str] = field(default_factory=dict, compare=False)
     """The cells of all other columns, by column, empty ones too: those of fields of one's own, and unknown ones."""
+    writer: str = ""
+    """As SIDECAR has it; empty of a file of captions."""
     lists_videos: bool = field(default=False, compare=False)
     """Whether the file is a manifest, so that a row need not say anything of its video."""
 

@@ -15,6 +15,7 @@ from vidseek_media.errors import ArtifactError
 from vidseek_media.files.csv_files import write_csv
 from vidseek_media.files.folders import whole_folder
 from vidseek_media.files.json_files import read_json, write_json
+from vidseek_media.splitting.both_sides import folded
 from vidseek_media.splitting.video_groups import video_groups
 from vidseek_media.tables import CLIPS, PAIRS, read_table
 from vidseek_quality.intervals import MIN_GROUPS
@@ -62,6 +63,25 @@ class Said(NamedTuple):
     query: str
     clip_id: str
     relevant: bool
+
+
+def unlearned(feedback: Iterable[Said], pairs: Path) -> list[Said]:
+    """Return the feedback that no training pair came of: what taught the model does not measure it.
+
+    Args:
+        feedback: What people said of hits.
+        pairs: pairs.parquet.
+
+    Raises:
+        ArtifactError: the table is broken.
+    """
+    rows = read_table(pairs, PAIRS, columns=["clip_id", "caption", "contrast", "split"])
+    rows = rows[rows["split"] == "train"]
+    learned = {
+        (clip_id, folded(text)) for name in ("caption", "contrast")
+        for clip_id, text in zip(rows["clip_id"].tolist(), rows[name].tolist(), strict=True)
+    }
+    return [each for each in feedback if (each.clip_id, folded(each.query)) not in learned]
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,34 @@ class SearchOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class Reranked:
+    """The second look at a hit."""
+
+    score: float
+    """How well its best clip shows what is looked for, by who looked, from 0 to 1. No probability: nobody calibrated it."""
+    first_rank: int
+    """Its place in the first ranking, from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class RerankReport:
+    """What came of a second look at the first hits."""
+
+    is_done: bool
+    """False where the first ranking stands."""
+    reason: str
+    """Why it stands, or why some hits have no score; empty where all is well."""
+    model: str
+    """Who looked."""
+    num_hits: int
+    """That were looked at."""
+    num_cached: int
+    """Of those, the ones whose score was known."""
+    cost_usd: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """A moment, as it is shown: the same in the command, the API and the web page."""
 
@@ -103,6 +131,9 @@ class Hit:
     """The texts for which it was found, the best first; empty where pictures alone speak for it."""
     fields: Mapping[str, Any] = field(default_factory=dict)
     """The fields that the user declared, as its best clip has them; a field without a value is left out."""
+    reranked: Reranked | None = None
+    """Where a second look put it here. `score` stays that of the first ranking, and there is no confidence: it was of that
+    ranking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +148,8 @@ class Answer:
     """None on the last page."""
     query_stats: QueryStats | None = None
     """What is kept of the query to judge drift by, where it has a confidence; no part of the JSON."""
+    rerank: RerankReport | None = None
+    """What came of the second look; None where nobody wanted one."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the answer as JSON values."""
@@ -125,6 +158,7 @@ class Answer:
             "collection": self.collection,
             "hits": [_json_of(hit) for hit in self.hits],
             "next_offset": self.next_offset,
+            "rerank": None if self.rerank is None else asdict(self.rerank),
         }
 
 

@@ -213,20 +213,12 @@ class Captioner:
         """Yield the media of each clip for the model, by clip_id."""
         if self.settings.send == "frames":
             for clip_id, pictures in self._pictures([stored[str(clip.clip_id)] for clip in clips]):
-                yield clip_id, _Content(_digest(pictures), len(pictures) * self._picture_tokens(pictures[0]))
+                yield clip_id, _Content(_digest(pictures), len(pictures) * picture_tokens(self.settings, pictures[0]))
             return
         for clip in clips:
             seconds = (clip.end_ms - clip.start_ms) / 1000
             name = f"{clip.video_id}:{clip.start_ms}:{clip.end_ms}"
             yield str(clip.clip_id), _Content(name, self._video_tokens(seconds))
-
-    def _picture_tokens(self, jpeg: bytes) -> int:
-        """Return the tokens of one picture; the pictures of a clip have one size."""
-        settings, rule = self.settings, caption_provider(self.settings.provider).picture_tokens
-        if settings.tokens_per_picture is not None or rule is None:
-            return GUESSED_PICTURE_TOKENS if settings.tokens_per_picture is None else settings.tokens_per_picture
-        with Image.open(io.BytesIO(jpeg)) as picture:
-            return rule(str(settings.model), picture.width, picture.height, settings.options)
 
     def _video_tokens(self, seconds: float) -> int:
         settings, rule = self.settings, caption_provider(self.settings.provider).video_tokens
@@ -271,7 +263,7 @@ class Captioner:
     def _pictures(self, clips: Iterable[StoredClip]) -> Iterator[tuple[str, tuple[bytes, ...]]]:
         """Yield the JPEG files to send of each of `clips`, by clip_id."""
         for clip_id, jpegs in read_jpegs(self.frames_dir, clips):
-            yield clip_id, _choose(jpegs, self.settings.num_frames)
+            yield clip_id, choose_pictures(jpegs, self.settings.num_frames)
 
     def _outcome(
         self, plan: _Plan, journal: Journal, reasons: Mapping[str, Refusal]
@@ -331,6 +323,20 @@ class _Plan:
     num_marked: int
 
 
+def picture_tokens(settings: LlmSettings, jpeg: bytes) -> int:
+    """Return the tokens of one picture; the pictures of a clip have one size.
+
+    Args:
+        settings: Of the model.
+        jpeg: The picture.
+    """
+    rule = caption_provider(settings.provider).picture_tokens
+    if settings.tokens_per_picture is not None or rule is None:
+        return GUESSED_PICTURE_TOKENS if settings.tokens_per_picture is None else settings.tokens_per_picture
+    with Image.open(io.BytesIO(jpeg)) as picture:
+        return rule(str(settings.model), picture.width, picture.height, settings.options)
+
+
 def _spread(clip: Clip) -> str:
     """Return an order that goes all over the archive: ids are hashes."""
     return str(clip.clip_id)
@@ -340,10 +346,14 @@ def _digest(pictures: Sequence[bytes]) -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(picture).digest() for picture in pictures)).hexdigest()
 
 
-def _choose(jpegs: Sequence[bytes], num_frames: int) -> tuple[bytes, ...]:
-    """`num_frames` of them (all, where there are fewer), at the centres of equal parts; equal neighbours once.
+def choose_pictures(jpegs: Sequence[bytes], num_frames: int) -> tuple[bytes, ...]:
+    """Return the JPEG files that a model is shown: at the centres of equal parts, equal neighbours once.
 
     So a still picture, which fills all frames of its clip, is shown and paid for once.
+
+    Args:
+        jpegs: Of a clip, in order.
+        num_frames: How many, at most.
     """
     num = min(num_frames, len(jpegs))
     chosen = [jpegs[(2 * i + 1) * len(jpegs) // (2 * num)] for i in range(num)]

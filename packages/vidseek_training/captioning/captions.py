@@ -52,8 +52,8 @@ def write_captions(
         out: The folder to write.
         settings: The section `caption`. Its `sources` are tried in order; a clip takes the captions of the first source that
             has any.
-            `file`: captions in files beside the videos. A timed caption belongs to the clip of its span, one with a clip
-            index
+            `file`: captions in files beside the videos, and those that people wrote in this archive. A timed
+            caption belongs to the clip of its span, one with a clip index
             to that clip of the video. Any other belongs to the clip that is the whole video, else to the video's only clip,
             else to the video alone (clip_id null). A caption whose span or index matches no clip is rejected.
             `transcript`: the text spoken in the clip.
@@ -204,7 +204,8 @@ def _from_files(archive: _Archive) -> tuple[list[_Row], list[Rejection]]:
             rejections.append(_no_clip(video, wanted, row.text))
             continue
         annotations = {"split": row.split, "gallery": row.gallery, "contrast": row.contrast, "axis": row.axis}
-        rows.append(_caption(video, clip, row.text, "file", **annotations))
+        writer = row.writer if isinstance(row.writer, str) and row.writer else "file"
+        rows.append(_caption(video, clip, row.text, writer, **annotations))
     return rows, rejections
 
 

@@ -65,6 +65,7 @@ class Gemini:
                 config=self._config.model_copy(update={
                     "max_output_tokens": request.max_output_tokens or self._settings.max_output_tokens,
                     "http_options": types.HttpOptions(timeout=max(1, round(seconds * 1000))),
+                    "response_json_schema": request.schema or SCHEMA,
                 }),
             )
         except errors.APIError as error:

@@ -85,7 +85,7 @@ class OpenAIEndpoint:
         for picture in request.pictures:
             uri = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
             content.append({"type": "image_url", "image_url": {"url": uri}})
-        schema = {"name": "captions", "strict": True, "schema": SCHEMA}
+        schema = {"name": "answer", "strict": True, "schema": request.schema or SCHEMA}
         return {
             "model": self._settings.model,
             "messages": [{"role": "user", "content": content}],

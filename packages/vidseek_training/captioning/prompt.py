@@ -86,7 +86,7 @@ def read_answer(text: str) -> dict[str, str]:
     Raises:
         BadAnswer: `text` is not of the schema, or a caption is empty, too long, or says that there is none.
     """
-    content = _object_in(text)
+    content = object_in(text)
     captions: dict[str, str] = {}
     for detail in CAPTION_DETAILS:
         said = content.get(detail)
@@ -107,7 +107,7 @@ _DECODER = json.JSONDecoder(strict=False)
 """Takes a raw newline inside a text."""
 
 
-def _object_in(text: str) -> dict[str, Any]:
+def object_in(text: str) -> dict[str, Any]:
     """Return the last JSON object in `text` that has a text for each detail, else the last one.
 
     Servers that know no schema let a model reason aloud first, wrap its JSON in a Markdown fence or in a further object,

@@ -30,6 +30,8 @@ class Request:
     """MP4, in the place of pictures."""
     max_output_tokens: int | None = None
     """Of this answer, thoughts included; None: as the settings say."""
+    schema: Mapping[str, Any] | None = None
+    """JSON schema of the answer; None: that of captions."""
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,15 @@ import pandas as pd
 
 from vidseek_media.errors import ArtifactError
 from vidseek_media.tables import PAIRS, read_table
+from vidseek_media.text.written_captions import WRITER
+from vidseek_training.dataset.judgements import JUDGED
 
 TRAINED_ON = "pairs.parquet"
 """In an adapter's folder: the pairs table that it was trained on."""
 
 _KEY = ["clip_id", "caption"]
+_WRITER = "writer"
+"""It teaches nothing: a table of an earlier version, which names none, is no other training set."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,12 @@ class PairChanges:
     num_changed: int
     """In another split or gallery, with another contrast, or with other frames."""
     num_gone: int
+    num_new_by_people: int = 0
+    """Of the new ones, captions that people wrote in this archive."""
+    num_new_judged: int = 0
+    """Of the new ones, hits that people confirmed."""
+    num_new_refused: int = 0
+    """Contrasts that people gave by refusing a hit, and that no pair had before."""
 
     @property
     def num_all(self) -> int:
@@ -33,14 +43,25 @@ class PairChanges:
         return self.num_new + self.num_changed + self.num_gone
 
     def __str__(self) -> str:
-        return f"{self.num_new} new, {self.num_changed} changed, {self.num_gone} gone of {self.num_pairs} pairs"
+        by_people = [
+            f"{num} {what}" for num, what in (
+                (self.num_new_by_people, "captions written here"), (self.num_new_judged, "confirmed hits"),
+                (self.num_new_refused, "refused hits as contrasts"),
+            ) if num
+        ]
+        told = f"{self.num_new} new, {self.num_changed} changed, {self.num_gone} gone of {self.num_pairs} pairs"
+        return f"{told} (of people: {', '.join(by_people)})" if by_people else told
 
 
 def compare_pairs(earlier: pd.DataFrame, later: pd.DataFrame) -> PairChanges:
     """Return what changed from `earlier` to `later`, both of the schema PAIRS. The order of rows does not count."""
     before, now = _values(earlier), _values(later)
     shared = before.keys() & now.keys()
+    writers = _writers(later)
+    new = [writers[key] for key in now.keys() - shared]
     return PairChanges(
+        num_new_by_people=new.count(WRITER), num_new_judged=new.count(JUDGED),
+        num_new_refused=len(_refused(later) - _refused(earlier)),
         num_pairs=len(later), num_new=len(now.keys() - shared), num_gone=len(before.keys() - shared),
         num_changed=sum(before[key] != now[key] for key in shared),
     )
@@ -72,7 +93,7 @@ def why_trained(changes: PairChanges | None) -> str:
 
 def _values(table: pd.DataFrame) -> dict[tuple[str, ...], list[tuple[str, ...]]]:
     """Return the other columns by clip and caption; a pair in two rows has both."""
-    others = [name for name in PAIRS.names if name not in _KEY]
+    others = [name for name in PAIRS.names if name not in (*_KEY, _WRITER)]
     plain = table.reindex(columns=PAIRS.names).fillna("").astype(str)
     found: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
     for key, row in zip(
@@ -80,3 +101,15 @@ def _values(table: pd.DataFrame) -> dict[tuple[str, ...], list[tuple[str, ...]]]
     ):
         found.setdefault(key, []).append(row)
     return {key: sorted(rows) for key, rows in found.items()}
+
+
+def _writers(table: pd.DataFrame) -> dict[tuple[str, ...], str]:
+    """Return who wrote each pair, by clip and caption; empty where nobody says."""
+    plain = table.reindex(columns=[*_KEY, _WRITER]).fillna("").astype(str)
+    return {(clip_id, caption): writer for clip_id, caption, writer in plain.itertuples(index=False, name=None)}
+
+
+def _refused(table: pd.DataFrame) -> set[tuple[str, str]]:
+    """Return the clips and the texts of contrasts that people gave by refusing a hit."""
+    rows = table[table["axis"] == JUDGED]
+    return set(zip(rows["clip_id"].tolist(), rows["contrast"].tolist(), strict=True))

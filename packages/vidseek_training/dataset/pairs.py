@@ -6,7 +6,8 @@ import dataclasses
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from vidseek_media.sources.ingest import read_videos
 from vidseek_media.splitting.remembered import remembered_both_sides, remembered_near_duplicates
 from vidseek_media.splitting.video_groups import groups_of
 from vidseek_media.tables import BOTH_SIDES, CAPTIONS, FRAMES, GROUPS, PAIRS, REJECTED, is_among, read_table, write_table
+from vidseek_training.dataset.judgements import Judgements, Side, no_feedback, sides_of, with_judgements
 from vidseek_training.dataset.training_set import WAITING, frozen_captions
 from vidseek_training.settings import PairSettings
 
@@ -29,7 +31,7 @@ _OF_FRAMES = ["clip_id", "video_id", "quality_flags", "hashes", "frames_digest"]
 
 @dataclass(frozen=True)
 class PairsReport:
-    """num_in (captions) = num_out (pairs) + num_rejected + num_waiting, and num_out is the sum of the splits.
+    """num_in (captions) = num_out (pairs) - confirmed hits + num_rejected + num_waiting; num_out is the sum of the splits.
 
     Of a frozen training set the captions are those of its pairs, and those that came since.
     """
@@ -52,6 +54,8 @@ class PairsReport:
     """Pairs of validation and test whose caption is also one of a training pair."""
     num_clips_on_both_sides: int
     """Clips of validation and test that show what a training clip shows, though most of their videos differs."""
+    judgements: Judgements = field(default_factory=Judgements)
+    """What people said of hits. Those that made pairs are among `num_out`, and not among `num_in`."""
 
 
 def make_pairs(
@@ -64,6 +68,7 @@ def make_pairs(
     decided: Iterable[tuple[str, str]] = (),
     frozen: pd.DataFrame | None = None,
     memory: Path | None = None,
+    feedback: pd.DataFrame | None = None,
 ) -> PairsReport:
     """Write `pairs.parquet`, `groups.parquet`, `both_sides.parquet`, `waiting.parquet` and `rejected.parquet` into `out`.
 
@@ -84,6 +89,8 @@ def make_pairs(
             captions that would make a pair wait. None: nothing is frozen.
         memory: Folder that remembers what was compared, outside `out`: only what is new is compared, with all. The result
             is the same; None compares all.
+        feedback: What people said of hits, of the schema FEEDBACK; see `with_judgements`. None: nothing. With a frozen set
+            it waits. It changes the side of no video that has captions.
 
     Raises:
         ConfigError: the shares of validation and test leave nothing for training.
@@ -99,10 +106,22 @@ def make_pairs(
     stated_splits = _stated_splits(captions)
     usable = captions[is_among(captions["clip_id"], has_frames - set(skipped))]
     usable = usable[~usable["video_id"].isin({video_id for video_id, own in stated_splits.items() if len(own) > 1})]
-    groups = _groups(
-        sorted(set(usable["video_id"])), read_videos(ingest_dir), frames[is_among(frames["clip_id"], usable["clip_id"])],
-        max_bits=settings.near_duplicate_bits, min_share=settings.near_duplicate_share, decided=decided, memory=memory,
+    feedback = no_feedback() if feedback is None else feedback
+    judged = frames[
+        is_among(frames["clip_id"], set(feedback["clip_id"]) - set(skipped))
+        & ~is_among(frames["video_id"], {v for v, own in stated_splits.items() if len(own) > 1})
+    ]
+    captioned = set(usable["video_id"])
+    compared = frames[
+        is_among(frames["clip_id"], usable["clip_id"])
+        | is_among(frames["clip_id"], judged.loc[~is_among(judged["video_id"], captioned), "clip_id"])
+    ]
+    alike = _alike(
+        captioned, read_videos(ingest_dir), compared, max_bits=settings.near_duplicate_bits,
+        min_share=settings.near_duplicate_share, memory=memory,
     )
+    decided = list(decided)
+    groups = _groups(sorted(captioned), [*decided, *(pair for pair in alike if captioned.issuperset(pair))])
     splits = split_groups(
         groups, stated_splits, validation_share=settings.validation_share, test_share=settings.test_share, seed=settings.seed
     )
@@ -116,6 +135,14 @@ def make_pairs(
     reasons = [_why_not(clip_id, set(), has_frames) or skipped.get(clip_id) for clip_id in later["clip_id"]]
     rejections += [_rejection(row, why) for row, why in zip(later.itertuples(index=False), reasons, strict=True) if why]
     waiting = later[np.array([not why for why in reasons], bool)]
+    if frozen is None:
+        stated = {v: Side(next(iter(own)), v) for v, own in stated_splits.items() if len(own) == 1}
+        known = stated | {v: Side(splits[v], groups[v]) for v in groups}
+        sides = sides_of(judged["video_id"], known, [*decided, *alike], partial(split_of_group, settings))
+        pairs, judgements = with_judgements(pairs, feedback, judged, sides.get)
+        groups |= {v: sides[v].group for v in set(pairs["video_id"]) - captioned}
+    else:
+        judgements = Judgements(num_waiting=len(feedback))
     write_table(out / WAITING, waiting, CAPTIONS)
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in rejections], REJECTED)
     write_table(out / "groups.parquet", [{"video_id": v, "group": g} for v, g in sorted(groups.items())], GROUPS)
@@ -134,7 +161,19 @@ def make_pairs(
         num_in_largest_group=max(sizes.values(), default=0),
         num_captions_on_both_sides=int(both["same_caption"].sum()),
         num_clips_on_both_sides=int(both.loc[both["same_frames"], "clip_id"].nunique()),
+        judgements=judgements,
     )
+
+
+def split_of_group(settings: PairSettings, group: str) -> str:
+    """Return the split of a group of videos that have no captions: by the hash of its name alone.
+
+    Args:
+        settings: The shares of the splits.
+        group: Name of the group; of a video by itself, its id.
+    """
+    shares = {"validation_share": settings.validation_share, "test_share": settings.test_share}
+    return split_videos([group], **shares, seed=settings.seed)[group]
 
 
 def split_groups(
@@ -169,21 +208,24 @@ def _pairs_of(captions: pd.DataFrame, splits: Mapping[str, str], digests: Mappin
         "clip_id": captions["clip_id"], "video_id": captions["video_id"], "caption": captions["text"],
         "split": captions["video_id"].map(splits), "gallery": [name or DEFAULT_GALLERY for name in captions["gallery"]],
         "contrast": captions["contrast"], "axis": captions["axis"], "frames_digest": captions["clip_id"].map(digests),
+        "writer": captions["writer"],
     })
 
 
 _STRONGEST = ("test", "validation", "train")
 
 
-def _groups(
-    video_ids: Sequence[str], videos: Iterable[Video], frames: pd.DataFrame, *, max_bits: int | None, min_share: float,
-    decided: Iterable[tuple[str, str]], memory: Path | None,
-) -> dict[str, str]:
-    """Return the group of each of `video_ids`, named by the first of its videos."""
-    together = list(decided)
+def _alike(
+    captioned: Set[str], videos: Iterable[Video], frames: pd.DataFrame, *, max_bits: int | None, min_share: float,
+    memory: Path | None,
+) -> list[tuple[str, str]]:
+    """Return pairs of the videos of `frames` that show the same, or that the source calls one. Others than `captioned` do
+    not decide which of these are pairs.
+    """
+    together: list[tuple[str, str]] = []
     first: dict[str, str] = {}
-    wanted = set(video_ids)
-    for video in videos:
+    wanted = set(frames["video_id"])
+    for video in sorted(videos, key=lambda video: video.video_id not in captioned):
         if (name := video.clip_of or video.source_id) and video.video_id in wanted:
             together.append((first.setdefault(name, video.video_id), video.video_id))
     if max_bits is not None:
@@ -191,8 +233,13 @@ def _groups(
         for video_id, own in zip(frames["video_id"].tolist(), frames["hashes"].tolist(), strict=True):
             hashes[video_id].update(own.tolist() if own is not None else ())
         together += remembered_near_duplicates(hashes, max_bits=max_bits, min_share=min_share, memory=memory)
+    return together
+
+
+def _groups(video_ids: Sequence[str], together: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Return the group of each of `video_ids`, named by the first of its videos. Pairs may be of other videos too."""
     # Two that are one with a third are one, also where the third has no caption; a group is named by one that has.
-    others = sorted({video_id for pair in together for video_id in pair} - wanted)
+    others = sorted({video_id for pair in together for video_id in pair}.difference(video_ids))
     groups = groups_of([*video_ids, *others], together)
     names: dict[str, str] = {}
     return {video_id: names.setdefault(groups[video_id], video_id) for video_id in video_ids}

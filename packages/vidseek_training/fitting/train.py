@@ -57,6 +57,8 @@ class Outcome:
     warnings: list[str] = field(default_factory=list)
     forecast: dict[str, Any] = field(default_factory=dict)
     """What the training was expected to take; see `forecast.Forecast`."""
+    changes: dict[str, int] = field(default_factory=dict)
+    """Pairs that are new, changed or gone since the adapter that was there before (`PairChanges`); empty where none was."""
 
 
 def train_adapter(
@@ -95,7 +97,8 @@ def train_adapter(
     choice = _choose(settings, model, pairs, preset)
     settings = choice.settings
     tell = say if say is not None and processes.is_first else _silent
-    tell(why_trained(changes_since(out, pairs)))
+    changes = changes_since(out, pairs)
+    tell(why_trained(changes))
     tell(choice.reason)
     data = _load(model, settings, pairs, frames, general)
     (report / "pictures").mkdir(parents=True, exist_ok=True)
@@ -134,6 +137,7 @@ def train_adapter(
             name, True, "", backbone, len(data.train), fitting.steps_done, round(fitting.seconds, 1), run.id,
             preset=choice.preset, preset_reason=choice.reason, update_ratio=round(ratio, 4), update_layer=layer,
             updates_held=held, warnings=fitting.warnings, forecast=forecast.to_json(),
+            changes=asdict(changes) if changes else {},
         )
         run.tag({
             "warnings": "; ".join(fitting.warnings), "update_ratio": f"{ratio:.4f} in {layer}", "updates_held": held,
@@ -304,7 +308,7 @@ def _write_report(outcome: Outcome, training: Trainer, out: Path, report: Path) 
     figures |= {
         "adapter_sha256": file_sha256(out / "adapter" / "adapter_model.safetensors"),
         "update_ratio": outcome.update_ratio, "update_layer": outcome.update_layer, "preset": outcome.preset,
-        "updates_held": outcome.updates_held, "warnings": outcome.warnings,
+        "updates_held": outcome.updates_held, "warnings": outcome.warnings, "changes": outcome.changes,
     }
     if training.sweep:
         figures["scale"] = choose(training.sweep).scale

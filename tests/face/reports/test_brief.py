@@ -93,6 +93,22 @@ def test_brief__of_a_training_that_lost_says_that_the_model_is_as_it_came(archiv
     assert any("larger model" in each for each in found.next_steps)
 
 
+def test_brief__says_what_people_taught_and_what_came_of_it(archive: Archive) -> None:
+    pairs(archive, train=40)
+    challenge = {"challenger": "lora", "champion": "the champion", "won": True, "verdict": "proven better", "gain": 0.04,
+                 "low": 0.01, "high": 0.07}
+    write(archive.selected, {"setting": "lora", "backbone": "b", "challenges": [challenge]})
+    assert "New in the last training" not in brief_of(archive).taught
+    changes = {"num_new": 14, "num_new_by_people": 12, "num_new_judged": 1, "num_new_refused": 0}
+    write(archive.reports / "train" / "lora" / "metrics.json", {"trained": True, "changes": changes})
+    assert brief_of(archive).taught.endswith(
+        "New in the last training (lora): 12 captions written here, 1 confirmed hit. Against the champion its mean "
+        "reciprocal rank changed by +0.040 (+0.010 to +0.070): proven better.")
+    write(archive.selected, {"setting": "base", "backbone": "b", "challenges": [
+        challenge | {"won": False, "verdict": "not proven", "gain": None, "low": None, "high": None}]})
+    assert brief_of(archive).taught.endswith("It was not put to the proof against the champion: not proven.")
+
+
 def test_brief__says_whether_it_can_be_searched(archive: Archive) -> None:
     assert "nothing is published yet" in brief_of(archive).holds
     write(archive.receipts / "publish.json", {"num_points": 3622})

@@ -19,12 +19,14 @@ from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_media.ids import video_id_of
 from vidseek_media.sources.ingest import IngestReport, ingest, read_videos
 from vidseek_media.tables import REJECTED, SIDECAR, TRANSCRIPTS, read_table
+from vidseek_media.text.written_captions import WrittenCaption
 
 MakeVideo = Callable[..., Path]
 
 
-def run(source: Path, out: Path) -> IngestReport:
-    return ingest(source, out=out / "ingest", ledger=out / "ledger" / "ledger.json", timeout_seconds=60, workers=1)
+def run(source: Path, out: Path, **options: Any) -> IngestReport:
+    ledger = out / "ledger" / "ledger.json"
+    return ingest(source, out=out / "ingest", ledger=ledger, timeout_seconds=60, workers=1, **options)
 
 
 def reasons(out: Path) -> dict[str, str]:
@@ -112,6 +114,19 @@ def test_ingest__matches_the_sidecar(source: Path, tmp_path: Path) -> None:
     assert table["start_ms"].isna().sum() == 2
     assert (videos["a.mp4"].title, videos["deep/er/B.MKV"].category) == ("Squares", "Shapes")
     assert set(reasons(tmp_path)) == {"broken.mov", "captions.csv:5", "captions.csv:6"}
+
+
+def test_ingest__what_people_wrote_joins_the_captions(source: Path, tmp_path: Path) -> None:
+    (source / "captions.csv").write_text("file,caption,start,end,gallery\na.mp4,A square,0,1,near\n")
+    video_id = video_id_of(source / "a.mp4")
+    written = [WrittenCaption.now(each, (500, 1500), "a grey square", who="ann") for each in (video_id, "f" * 32)]
+    report = run(source, tmp_path, written=written)
+    assert (report.num_written, report.num_captions_in, report.num_captions_out) == (1, 1, 1)  # the other video may come
+    rows = {row.text: row for row in read_table(tmp_path / "ingest" / "sidecar.parquet", SIDECAR).itertuples()}
+    row = rows["a grey square"]
+    assert (row.video_id, row.start_ms, row.end_ms, row.writer, row.gallery, row.split) == (
+        video_id, 500, 1500, "person", "near", "")
+    assert pd.isna(rows["A square"].writer)
 
 
 def test_ingest__without_a_sidecar_writes_an_empty_table(source: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from vidseek_retrieval.confidence.calibrate import (
     asked_videos,
     calibrate,
     read_calibration,
+    unlearned,
     write_report,
 )
 from vidseek_retrieval.confidence.calibration import FEATURES, Calibration
@@ -212,6 +213,15 @@ def test_calibrate__feedback_joins_the_fit(root: Path, encoder: Encoder) -> None
     assert told.calibration.num_queries == plain.calibration.num_queries + 1
     assert told.figures["num_queries"] == plain.figures["num_queries"]
     assert told.calibration.weights != plain.calibration.weights
+
+
+def test_unlearned__what_taught_does_not_measure(tmp_path: Path) -> None:
+    rows = [{**dict.fromkeys(PAIRS.names, ""), "clip_id": clip_id, "caption": "red", "contrast": "blue", "split": split}
+            for clip_id, split in (("a", "train"), ("b", "test"))]
+    write_table(tmp_path / "pairs.parquet", rows, PAIRS)
+    said = [Said(query, clip_id, True) for clip_id in "abc" for query in ("Red ", "blue", "green")]
+    assert [(each.clip_id, each.query) for each in unlearned(said, tmp_path / "pairs.parquet")] == [
+        ("a", "green"), *((clip_id, query) for clip_id in "bc" for query in ("Red ", "blue", "green"))]
 
 
 def test_search__a_query_of_words_that_nobody_learned_is_less_sure(root: Path, encoder: Encoder, tmp_path: Path) -> None:

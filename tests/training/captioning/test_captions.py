@@ -67,6 +67,15 @@ def test_write_captions__an_index_names_a_clip_of_the_video(tmp_path: Path) -> N
     assert "has 3 clips, counted from 0, none of them number 3" in reason
 
 
+def test_write_captions__what_a_person_wrote_names_them_as_its_writer(tmp_path: Path) -> None:
+    write(tmp_path, {A: 9000}, [(A, 0, 3000, "a van"), (A, 3000, 6000, "a crane")], modes=("windows",))
+    sidecar = read_table(tmp_path / "ingest" / "sidecar.parquet", SIDECAR)
+    write_table(tmp_path / "ingest" / "sidecar.parquet", sidecar.assign(writer=["person", None]), SIDECAR)
+    write_captions(tmp_path / "ingest", tmp_path / "cut", out=tmp_path / "caption", settings=CaptionSettings())
+    rows = read_table(tmp_path / "caption" / "captions.parquet", CAPTIONS)
+    assert dict(rows[["text", "writer"]].to_numpy().tolist()) == {"a van": "person", "a crane": "file"}
+
+
 def clip_ids(folder: Path) -> dict[str, str | None]:
     table = read_table(folder / "caption" / "captions.parquet", CAPTIONS)
     return {row.text: None if pd.isna(row.clip_id) else row.clip_id for row in table.itertuples()}

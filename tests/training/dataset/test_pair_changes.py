@@ -40,6 +40,17 @@ def test_compare_pairs__order_does_not_count_nor_does_null_differ_from_empty(row
     assert compare_pairs(table, again).num_all == 0
 
 
+def test_compare_pairs__says_what_people_added() -> None:
+    rows: Rows = {(clip, "rain"): ("train", None) for clip in "abcd"}
+    earlier, later = table_of({("a", "rain"): ("train", None)}), table_of(rows)
+    later["writer"] = ["file", "person", "judged", "file"]
+    later.loc[3, ["contrast", "axis"]] = ["a dog", "judged"]
+    found = compare_pairs(earlier, later)
+    assert (found.num_new, found.num_changed) == (3, 0)  # who wrote a pair is no change of it
+    assert (found.num_new_by_people, found.num_new_judged, found.num_new_refused) == (1, 1, 1)
+    assert str(found).endswith("(of people: 1 captions written here, 1 confirmed hits, 1 refused hits as contrasts)")
+
+
 def test_changes_since__is_none_where_the_adapter_tells_nothing(tmp_path: Path) -> None:
     write_table(tmp_path / "pairs.parquet", table_of({("a", "rain"): ("train", None)}), PAIRS)
     assert changes_since(tmp_path / "lora", tmp_path / "pairs.parquet") is None

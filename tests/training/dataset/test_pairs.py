@@ -19,6 +19,7 @@ from vidseek_media.settings import FrameSettings
 from vidseek_media.sources.ingest import ingest
 from vidseek_media.tables import BOTH_SIDES, CAPTIONS, FRAMES, GROUPS, PAIRS, REJECTED, VIDEOS, read_table, write_table
 from vidseek_training.captioning.captions import write_captions
+from vidseek_training.dataset.judgements import Judgements
 from vidseek_training.dataset.pairs import PairsReport, make_pairs, split_videos
 from vidseek_training.dataset.training_set import read_training_set
 from vidseek_training.settings import CaptionSettings, PairSettings
@@ -36,6 +37,7 @@ def write(
     decided: list[tuple[str, str]] | None = None,
     unspoken: Sequence[str] = (),
     frozen: Path | None = None,
+    feedback: pd.DataFrame | None = None,
 ) -> PairsReport:
     """Pairs of captions given as {video, text, span, split, ...}; a null span is a caption of the whole video.
 
@@ -67,7 +69,7 @@ def write(
     ], VIDEOS)
     return make_pairs(
         folder / "ingest", folder / "caption", folder / "frames", out=folder / "pairs", decided=decided or (),
-        frozen=read_training_set(frozen) if frozen else None,
+        frozen=read_training_set(frozen) if frozen else None, feedback=feedback,
         settings=PairSettings(validation_share=0.2, test_share=0.2, seed=0, near_duplicate_bits=6),
     )
 
@@ -229,7 +231,7 @@ def test_make_pairs__without_a_clip_or_its_frames_there_is_no_pair(tmp_path: Pat
 
 
 def test_make_pairs__of_no_captions_is_an_empty_table(tmp_path: Path) -> None:
-    assert write(tmp_path, []) == PairsReport(*[0] * 12)
+    assert write(tmp_path, []) == PairsReport(*[0] * 12, judgements=Judgements())
     assert len(pairs_of(tmp_path)) == 0
 
 

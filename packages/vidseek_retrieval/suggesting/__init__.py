@@ -1,0 +1,1 @@
+"""Which clips to caption next, so that the next training gains most."""

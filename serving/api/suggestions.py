@@ -1,0 +1,166 @@
+"""The routes of the learning loop, behind the admin key: what to caption and to judge next, and captions by people."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from serving.api.routes import ClipInPath, body_of, refusals
+from serving.engine import Engine
+from serving.http.bodies import read_body
+from serving.model import NotReady
+from vidseek.actions.suggestions import (
+    DEFAULT_NUM,
+    MAX_NUM,
+    Question,
+    suggest_captions,
+    suggest_judgements,
+    write_caption,
+)
+from vidseek.archive import Archive
+from vidseek_media.errors import ArtifactError
+from vidseek_media.text.written_captions import MAX_CAPTION, MAX_WHO
+
+NumInQuery = Annotated[int, Query(ge=1, le=MAX_NUM, description="At most.")]
+
+
+class SuggestedClip(BaseModel):
+    """A clip to caption."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    clip_id: str
+    video_id: str
+    start_ms: int
+    end_ms: int
+    uri: str
+    title: str
+    gain: float = Field(description="Share of the archive's likeness that its caption adds, from 0 to 1.")
+    num_like: int = Field(description="Clips that it stands for.")
+    likeness: float = Field(description="To the nearest clip that training captions speak of, from 0 to 1.")
+
+
+class SuggestedCaptions(BaseModel):
+    """Clips to caption, the best first, and from how many they were chosen."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    suggestions: list[SuggestedClip]
+    num_clips: int = Field(description="Published ones that were looked at.")
+    num_captioned: int
+    num_held_out: int = Field(description="Of videos of validation and test: their captions teach nothing.")
+    num_without_content: int = Field(description="Black, flat or frozen.")
+    num_open: int = Field(description="Of which these are chosen.")
+    num_taught: int = Field(description="Clips that training captions speak of.")
+
+
+class SuggestedQuestion(BaseModel):
+    """A hit to judge: POST /v1/feedback takes the answer, with `text` as the query."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str
+    clip_id: str
+    video_id: str
+    start_ms: int
+    end_ms: int
+    uri: str
+    confidence: float
+
+
+class SuggestedQuestions(BaseModel):
+    """Hits to judge, those first that may as well be right as wrong."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    questions: list[SuggestedQuestion]
+
+
+class CaptionRequest(BaseModel):
+    """What is seen in a clip."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    text: Annotated[str, Field(max_length=MAX_CAPTION, description="Empty takes back what the same person wrote of it.")]
+    who: Annotated[str, Field(max_length=MAX_WHO, description="Whose words they are.")] = ""
+
+
+class CaptionAnswer(BaseModel):
+    """A caption that was written down. The next `dvc repro` trains with it, if its video is one of training."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    video_id: str
+    start_ms: int
+    end_ms: int
+    text: str
+    who: str
+    written_at: str
+
+
+class Suggesting:
+    """What these routes ask of an archive.
+
+    Args:
+        archive: The archive.
+        engine: For its threads and its index.
+    """
+
+    def __init__(self, archive: Archive, engine: Engine) -> None:
+        self._archive = archive
+        self._engine = engine
+
+    async def captions(self, num: int) -> dict[str, Any]:
+        """Return the clips to caption. Raises NotReady."""
+        try:
+            return asdict(await self._engine.in_thread(lambda: suggest_captions(self._archive, num)))
+        except ArtifactError as error:
+            raise NotReady(error.message, remedy=error.remedy) from error
+
+    async def questions(self, num: int) -> dict[str, Any]:
+        """Return the hits to judge. Raises NotReady."""
+        def ask(opened: Any) -> list[Question]:
+            return suggest_judgements(self._archive, opened.searcher, num)
+
+        try:
+            found = await self._engine.live.answer(lambda opened: self._engine.in_thread(lambda: ask(opened)))
+        except ArtifactError as error:
+            raise NotReady(error.message, remedy=error.remedy) from error
+        return {"questions": [asdict(each) for each in found]}
+
+    async def write(self, clip_id: str, asked: CaptionRequest) -> dict[str, Any]:
+        """Write a caption of a clip down. Raises ClipGone, InputRejected, NotReady."""
+        known = (await self._engine.clip(clip_id)).clip_id
+        try:
+            written = await self._engine.in_thread(
+                lambda: write_caption(self._archive, known, asked.text, who=asked.who)
+            )
+        except ArtifactError as error:
+            raise NotReady(error.message, remedy=error.remedy) from error
+        return asdict(written)
+
+
+def add_suggestions(app: FastAPI, suggesting: Suggesting) -> None:
+    """Put the routes of this module into `app`."""
+
+    @app.get(
+        "/v1/admin/suggestions", response_model=SuggestedCaptions | SuggestedQuestions, responses=refusals(422, 504)
+    )
+    async def suggestions(
+        kind: Annotated[Literal["captions", "judgements"], Query(description="Clips to caption, or hits to judge.")] =
+        "captions",
+        limit: NumInQuery = DEFAULT_NUM,
+    ) -> dict[str, Any]:
+        """Return what the next training would gain most from."""
+        return await (suggesting.captions if kind == "captions" else suggesting.questions)(limit)
+
+    @app.post(
+        "/v1/clips/{clip_id}/captions", response_model=CaptionAnswer, status_code=201,
+        openapi_extra=body_of(CaptionRequest), responses=refusals(404, 413, 415, 422, 504),
+    )
+    async def caption_clip(request: Request, clip_id: ClipInPath) -> dict[str, Any]:
+        """Write down what is seen in a clip."""
+        return await suggesting.write(clip_id, await read_body(request, CaptionRequest))
