@@ -62,12 +62,14 @@ def _fingerprint(frames: Path, clips: Sequence[StoredClip]) -> VideoFingerprint:
         time_ms: picture_of(frame)
         for clip in read_frames(frames, clips) for time_ms, frame in zip(clip.times_ms, clip.frames, strict=True)
     }
-    times = list(_apart(sorted(pictures)))
+    times = list(frames_apart(sorted(pictures)))
     return fingerprint_of(times, [pictures[time_ms] for time_ms in times])
 
 
-def _apart(times_ms: Sequence[int]) -> Iterator[int]:
-    """Overlapping clips are sampled at nearly the same times: of frames that are nearer than a step the first is kept."""
+def frames_apart(times_ms: Sequence[int]) -> Iterator[int]:
+    """Yield the times of frames that are kept. Overlapping clips are sampled at nearly the same times: of frames that are
+    nearer than a step the first is.
+    """
     share = min((times_ms[-1] - times_ms[0]) / _LONG_MS, 1.0)
     step_ms = STEP_MS[0] + share * (STEP_MS[1] - STEP_MS[0])
     last = -np.inf
