@@ -8,7 +8,7 @@ import uuid
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -18,7 +18,10 @@ from vidseek_media.files.folders import write_bytes
 from vidseek_media.frame_store.stored_clips import StoredClip, read_frames, stored_clips
 from vidseek_media.terminal.progress import counted
 from vidseek_retrieval.dedup.comparing.fingerprints import SIDE, Rectangle, VideoFingerprint, fingerprint_of, picture_of
+from vidseek_retrieval.dedup.comparing.processes import map_in_processes
 
+_MANY = 150
+"""New videos from which it is worth to begin a process for each core."""
 VERSION = 1
 """Of what a fingerprint holds: another one is not read."""
 STEP_MS = (100, 240)
@@ -41,20 +44,36 @@ def read_fingerprints(
         ArtifactError: there is no shard, or one is broken.
         OSError: the folder of the cache cannot be written.
     """
+    clips = stored_clips(frames, video_ids=set(video_ids))
+    wanted = [
+        _Wanted(frames, list(of), None if cache is None else cache / f"{video_id}.npz")
+        for video_id, of in groupby(clips, key=lambda clip: clip.video_id)
+    ]
+    # Those that are kept are read sooner than a process begins.
+    num_new = sum(each.kept is None or not each.kept.exists() for each in wanted)
+    read = map_in_processes(_read_or_made, wanted, chunksize=8) if num_new >= _MANY else map(_read_or_made, wanted)
     found: dict[str, VideoFingerprint] = {}
     digests: dict[str, str] = {}
-    clips = stored_clips(frames, video_ids=set(video_ids))
-    groups = [(video_id, list(of)) for video_id, of in groupby(clips, key=lambda clip: clip.video_id)]
-    for video_id, of_video in counted(groups, "look", unit="video"):
-        digest = digests[video_id] = _digest(of_video)
-        path = cache / f"{video_id}.npz" if cache is not None else None
-        known = _read(path, digest) if path is not None else None
-        if known is None:
-            known = _fingerprint(frames, of_video)
-            if path is not None:
-                _write(path, known, digest)
-        found[video_id] = known
+    for each, (of, digest) in zip(counted(wanted, "look", unit="video"), read, strict=True):
+        found[each.clips[0].video_id], digests[each.clips[0].video_id] = of, digest
     return found, digests
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    frames: Path
+    clips: Sequence[StoredClip]
+    kept: Path | None
+
+
+def _read_or_made(wanted: _Wanted) -> tuple[VideoFingerprint, str]:
+    digest = _digest(wanted.clips)
+    known = _read(wanted.kept, digest) if wanted.kept is not None else None
+    if known is None:
+        known = _fingerprint(wanted.frames, wanted.clips)
+        if wanted.kept is not None:
+            _write(wanted.kept, known, digest)
+    return known, digest
 
 
 def _fingerprint(frames: Path, clips: Sequence[StoredClip]) -> VideoFingerprint:
@@ -62,12 +81,14 @@ def _fingerprint(frames: Path, clips: Sequence[StoredClip]) -> VideoFingerprint:
         time_ms: picture_of(frame)
         for clip in read_frames(frames, clips) for time_ms, frame in zip(clip.times_ms, clip.frames, strict=True)
     }
-    times = list(_apart(sorted(pictures)))
+    times = list(frames_apart(sorted(pictures)))
     return fingerprint_of(times, [pictures[time_ms] for time_ms in times])
 
 
-def _apart(times_ms: Sequence[int]) -> Iterator[int]:
-    """Overlapping clips are sampled at nearly the same times: of frames that are nearer than a step the first is kept."""
+def frames_apart(times_ms: Sequence[int]) -> Iterator[int]:
+    """Yield the times of frames that are kept. Overlapping clips are sampled at nearly the same times: of frames that are
+    nearer than a step the first is.
+    """
     share = min((times_ms[-1] - times_ms[0]) / _LONG_MS, 1.0)
     step_ms = STEP_MS[0] + share * (STEP_MS[1] - STEP_MS[0])
     last = -np.inf

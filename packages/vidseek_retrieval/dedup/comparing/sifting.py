@@ -80,7 +80,7 @@ def terms_of(one: Probes, other: Probes) -> tuple[float, float, float]:
         theirs = np.where(IS_TURNED, -theirs, theirs)
     moved = unit(mine - mine.mean(axis=0), least=MOTION_LEVELS), unit(theirs - theirs.mean(axis=0), least=MOTION_LEVELS)
     lines, lengths = _lines(*best.alike.shape)
-    alike, common = lines @ best.alike.ravel(), lines @ (moved[0] @ moved[1].T).ravel()
+    alike, common = (lines @ np.stack([best.alike.ravel(), (moved[0] @ moved[1].T).ravel()], axis=1)).T
     followed = (np.clip(alike - _ALIKE, 0, None) / _ALIKE + common) * np.sqrt(lengths)
     place = int(followed.argmax())
     return best.score, float(followed[place]), float(common[place])

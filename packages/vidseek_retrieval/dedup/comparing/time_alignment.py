@@ -30,6 +30,8 @@ MOTION_LEVELS = 60.0
 """The length of a difference of features, in grey levels, below which it is mostly noise."""
 _PENALTY = 20.0
 """Another speed is one more number to fit: its shortfall must be so much less, by the frames that say so (Schwarz's BIC)."""
+_LITTLE_LEFT = float(np.log(2))
+"""Or not half of it may be left, however few the frames: those of a trimmed copy never lose so much by another speed."""
 _SHORTFALL = 0.02
 """Below what full agreement the codec's noise lies."""
 _HYPOTHESES = 2
@@ -215,8 +217,8 @@ def best_mapping(one: Track, other: Track) -> tuple[TimeMapping, float]:
     value, best = max(scored, key=lambda each: each[0])
     num = min(len(one.times_ms), len(other.times_ms))
     short = [max(2 - each, 0.0) + _SHORTFALL for each in (same_value, value)]
-    gain = num * float(np.log(short[0] / short[1]))
-    return (best, value) if gain > _PENALTY else (same, same_value)
+    less = float(np.log(short[0] / short[1]))
+    return (best, value) if num * less > _PENALTY or less > _LITTLE_LEFT else (same, same_value)
 
 
 def _on_grid(track: Track, step_ms: float) -> Track:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.raising import raises
 from tests.retrieval.embedding.test_embed_clips import write_shard
 from tests.retrieval.pictures import picture
 from vidseek_media.errors import ArtifactError
+from vidseek_retrieval.dedup.comparing import fingerprint_store
 from vidseek_retrieval.dedup.comparing.fingerprint_store import STEP_MS, read_fingerprints
 from vidseek_retrieval.dedup.comparing.fingerprints import SIDE
 
@@ -42,3 +45,22 @@ def test_read__is_kept_by_the_digest_of_the_frames(tmp_path: Path) -> None:
     for content in (b"", b"PK nothing", written[: len(written) // 2]):
         kept.write_bytes(content)
         assert (read(1)[0] == first).all()
+
+
+def test_read__many_new_ones_in_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [letter * 32 for letter in "abc"]
+    write_shard(tmp_path / "shards" / "a.tar", {each: [np.stack([picture(7)] * 3)] for each in ids}, frame_ms=400)
+    alone = read_fingerprints(tmp_path, ids)
+    begun: list[int] = []
+
+    def in_processes(function: Callable[..., object], given: list[object], *, chunksize: int) -> Iterable[object]:
+        begun.append(len(given))
+        return map(function, given)
+
+    monkeypatch.setattr(fingerprint_store, "_MANY", 3)
+    monkeypatch.setattr(fingerprint_store, "map_in_processes", in_processes)
+    for _ in range(2):
+        together = read_fingerprints(tmp_path, ids, cache=tmp_path / "cache")
+        assert begun == [3]  # the second time all are kept
+        assert together[1] == alone[1] and list(together[0]) == ids
+        assert all((together[0][each].pictures == alone[0][each].pictures).all() for each in ids)
