@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 from collections.abc import Iterator
@@ -30,6 +31,18 @@ MAY_SKIP = re.compile(
     "|this kernel|can be mounted here|may be mounted here|no device that is full"
 )
 """Reasons to skip that nothing which can be installed takes away."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[Any]:
+    """Leave seven thousand tests and all modules out of every later collection of garbage: it takes a tenth of the run."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
