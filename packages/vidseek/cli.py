@@ -96,6 +96,7 @@ EXAMPLES = {
     "demo films": ["vidseek demo films", "vidseek demo films --out films"],
     "demo show": ["vidseek demo show", "vidseek demo show --json | jq .searches"],
     "demo picture": ["vidseek demo picture demo.png"],
+    "feedback say": ["vidseek feedback say 'a red crane' --clip-id 16f8ca77-874c-5b0d-b134-c35b8db41587 --right"],
     "feedback freeze": ["vidseek feedback freeze"],
     "encoder build-engines": ["vidseek encoder build-engines --variant fp16"],
 }
@@ -165,7 +166,9 @@ _group("training-set", "The training set: which pairs are trained and measured o
 _group("demo", "The demo: a rendered world, and a handful of real films.", {
     "render": demo.demo_render, "films": demo.demo_films, "show": demo.demo_show, "picture": demo.demo_picture,
 })
-_group("feedback", "What people said of hits.", {"freeze": archive.feedback_freeze})
+_group("feedback", "What people said of hits.", {
+    "say": archive.feedback_say, "freeze": archive.feedback_freeze,
+})
 _group("encoder", "The encoder bundle.", {"build-engines": running.encoder_build_engines})
 
 

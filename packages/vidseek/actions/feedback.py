@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vidseek_media.errors import ArtifactError
+from vidseek.archive import Archive, load_encoder, open_searcher
+from vidseek_media.errors import ArtifactError, InputRejected
 from vidseek_media.files.appending import append_line, read_lines
+from vidseek_retrieval.search.browse import ClipUnknown
 
 TABLE = "feedback.parquet"
 
@@ -66,6 +68,32 @@ def append(folder: Path, feedback: Feedback) -> None:
             f"{path} cannot be written: {error.strerror}",
             code="not-writable", remedy="Make room or mend the rights, then say it again"
         ) from error
+
+
+def say(archive: Archive, query: str, clip_id: str, *, relevant: bool) -> Feedback:
+    """Record whether a clip is relevant to a query, and return the record.
+
+    Args:
+        archive: An archive with a live collection.
+        query: The text of the query.
+        clip_id: A UUID.
+        relevant: Whether the clip is what the query looked for.
+
+    Raises:
+        InputRejected: the query is blank, or the clip is not in the live collection or was forgotten.
+        ArtifactError: nothing was published, or the disk cannot hold the record.
+    """
+    if not query.strip():
+        raise InputRejected("the query is blank", code="empty-query", remedy="Say in a few words what was looked for")
+    settings = archive.settings().search
+    searcher = open_searcher(archive, settings, load_encoder(archive, settings, text_only=True))
+    points = searcher.points([clip_id.strip().lower()])
+    if not points:
+        raise ClipUnknown(f"the index has no clip {clip_id}", remedy="Take the best_clip_id of a hit")
+    version = str(points[0].payload.get("encoder_version", ""))
+    feedback = Feedback(query, points[0].clip_id, relevant, version, now())
+    append(archive.feedback, feedback)
+    return feedback
 
 
 def freeze(folder: Path, out: Path) -> FreezeReport:

@@ -153,6 +153,23 @@ def feedback_freeze(as_json: printing.AsJson = False) -> None:
     printing.report(freeze(archive.feedback, archive.decisions / TABLE), as_json=as_json)
 
 
+def feedback_say(
+    query: Annotated[str, typer.Argument(help="What was looked for, in words.")],
+    clip: Annotated[str, typer.Option("--clip-id", help="The best_clip_id of a hit.")],
+    relevant: Annotated[bool, typer.Option("--right/--wrong", help="Whether the clip shows it.")],
+    as_json: printing.AsJson = False,
+) -> None:
+    """Say whether a hit is what a query looked for, as Right and Wrong on the page do."""
+    from vidseek.actions import feedback
+    from vidseek.archive import Archive
+
+    said = feedback.say(Archive.here(), query, clip, relevant=relevant)
+    if as_json:
+        printing.print_json(asdict(said))
+    else:
+        printing.say(f"Written down: {said.clip_id} is {'right' if relevant else 'wrong'} for: {said.query}")
+
+
 def tag(
     tags: Annotated[list[str] | None, typer.Argument(metavar="[TAG]...", help="Words, each a tag of its own.")] = None,
     clip: Annotated[str | None, typer.Option("--clip-id", help="The best_clip_id of a hit: its span is tagged.")] = None,

@@ -122,7 +122,7 @@ def _show_questions(found: list[Question], *, as_json: bool) -> None:
         _show_clip(number, each)
         printing.say(f"     is this what it shows? {each.text}  (confidence {each.confidence:.2f})")
     printing.say(
-        "Answer under Teach (`vidseek ui`), or with POST /v1/feedback." if found
+        "Answer under Teach (`vidseek ui`), with `vidseek feedback say`, or with POST /v1/feedback." if found
         else "There is nothing to judge: hits need a confidence (`vidseek doctor` says why there is none)."
     )
 

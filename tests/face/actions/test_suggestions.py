@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.face.calling import call
 from tests.raising import raises
 from tests.serving.colours import video_id_of_colour
 from tests.serving.live_api import write_taught_archive
+from vidseek.actions.feedback import read as read_feedback
 from vidseek.actions.suggestions import held_out_videos, suggest_captions, take_template, write_template
 from vidseek.archive import Archive
 from vidseek_media.errors import InputRejected
@@ -107,3 +109,17 @@ def test_command__suggests_writes_and_takes(
     assert call(monkeypatch, "suggest", "--judge") == 0
     assert "is this what it shows?" in capsys.readouterr().out
     assert call(monkeypatch, "suggest", "--judge", "--take", str(file)) == 2
+
+
+def test_feedback_say__is_what_the_page_s_right_and_wrong_write(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = suggest_captions(archive, 1).suggestions[0].clip_id
+    assert call(monkeypatch, "feedback", "say", "a green square", "--clip-id", clip.upper(), "--wrong", "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    said, _ = read_feedback(archive.feedback)
+    assert asdict(said[-1]) == printed and said[-1].encoder_version
+    assert (said[-1].query, said[-1].clip_id, said[-1].relevant) == ("a green square", clip, False)
+    for query, clip_id in ((" ", clip), ("a green square", "16f8ca77-874c-5b0d-b134-c35b8db41587")):
+        assert call(monkeypatch, "feedback", "say", query, "--clip-id", clip_id, "--right") == 10
+    assert len(read_feedback(archive.feedback)[0]) == len(said)
