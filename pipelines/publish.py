@@ -1,8 +1,11 @@
 """Build the new collection beside the live one, verify it, and only then move the alias."""
 
-from pipelines.stage import PATHS, alias_of, run_stage
-from vidseek.archive import ALIAS
+from pathlib import Path
+
+from pipelines.stage import PATHS, alias_of, run_stage, say
+from vidseek.archive import ALIAS, Archive
 from vidseek.params import load_params
+from vidseek.saved.after_publish import after_publish
 from vidseek_encoder.encoder import Encoder
 from vidseek_retrieval.confidence.calibrate import read_calibration
 from vidseek_retrieval.confidence.prompt_tags import open_prompts, why_unapplied
@@ -29,6 +32,9 @@ def main() -> str:
         duplicates=read_duplicates(PATHS.duplicates), fields_dir=PATHS.fields, prompts=prompts,
         receipt=PATHS.receipts / "publish.json",
     )
+    if alias == ALIAS:
+        for line in after_publish(Archive(Path.cwd())):
+            say(line)
     done = "is live" if report.moved else "was live already"
     said = (
         f"{report.num_points} clips ({report.num_captions} with captions) in {report.collection}: {report.num_written} "

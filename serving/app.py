@@ -14,6 +14,7 @@ from serving.api import browsing, editing, routes
 from serving.api.admin import Admin, add_admin
 from serving.api.answer_schemas import ErrorAnswer
 from serving.api.jobs import add_jobs
+from serving.api.saved import add_saved
 from serving.api.suggestions import add_suggestions
 from serving.api.tags import add_tags
 from serving.engine import Engine
@@ -78,6 +79,7 @@ def create_app(
         add_jobs(app, admin.jobs)
         add_tags(app, admin.tagging)
         add_suggestions(app, admin.suggesting)
+        add_saved(app, admin.saved)
     document = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -27,7 +27,7 @@ from vidseek.commands import (
     searching,
     training_set,
 )
-from vidseek.commands.outgoing import datasets
+from vidseek.commands.outgoing import datasets, saved
 from vidseek_media.errors import VidseekError
 
 EXAMPLES = {
@@ -79,6 +79,14 @@ EXAMPLES = {
              "vidseek jobs cancel 018f3a2b4c5d6e7f8a9b"],
     "tag": ["vidseek tag night rain --clip-id 0d5a6f9e-5f0f-5e0e-9d2c-3f6f3f1f2a11",
             "vidseek tag rejected --video harbour/day1.mp4 --remove", "vidseek tag --list"],
+    "saved add": ["vidseek saved add 'a crane lifts a container' --min-confidence 0.3",
+                  "vidseek saved add --clip-id 0d5a6f9e-5f0f-5e0e-9d2c-3f6f3f1f2a11 --min-score 0.4 --name 'our logo'",
+                  "vidseek saved add '\"white van\"' --in speech,ocr --filter camera=B --webhook https://hooks.example/vidseek"],
+    "saved list": ["vidseek saved list", "vidseek saved list 018f3a2b4c5d6e7f8a9b --json"],
+    "saved remove": ["vidseek saved remove 018f3a2b4c5d6e7f8a9b"],
+    "saved run": ["vidseek saved run"],
+    "saved feed": ["vidseek saved feed 018f3a2b4c5d6e7f8a9b -o /var/www/cranes.atom",
+                   "vidseek saved feed 018f3a2b4c5d6e7f8a9b --format json"],
     "index list": ["vidseek index list"],
     "index verify": ["vidseek index verify", "vidseek index verify --json"],
     "index rollback": ["vidseek index rollback"],
@@ -155,6 +163,10 @@ _group("index", "The published index: its collections, and what is live.", {
     "list": index.index_list, "verify": index.index_verify, "rollback": index.index_rollback, "use": index.index_use,
     "compact": index.index_compact, "prune": index.index_prune, "export": index.index_export,
     "import": index.index_import,
+})
+_group("saved", "Saved searches: asked of what each publish brings.", {
+    "add": saved.saved_add, "list": saved.saved_list, "remove": saved.saved_remove, "run": saved.saved_run,
+    "feed": saved.saved_feed,
 })
 _group("backbone", "Backbones: models to begin from.", {
     "fetch": backbones.backbone_fetch, "import": backbones.backbone_import,

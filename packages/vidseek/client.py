@@ -156,6 +156,23 @@ class Api:
         """
         return self._asked("POST", f"/v1/clips/{clip_id}/captions", json={"text": text, "who": who})
 
+    def saved(self) -> list[dict[str, Any]]:
+        """Return the saved searches, each with its newest moments. Raises Problem."""
+        found: list[dict[str, Any]] = self._asked("GET", "/v1/saved")["saved"]
+        return found
+
+    def save_search(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Save a search; wants the admin key. Raises Problem.
+
+        Args:
+            body: JSON of POST /v1/saved.
+        """
+        return self._asked("POST", "/v1/saved", json=dict(body))
+
+    def remove_saved(self, saved_id: str) -> None:
+        """Remove a saved search; wants the admin key. Raises Problem."""
+        self._asked("DELETE", f"/v1/saved/{saved_id}")
+
     def admin(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Call an admin route: GET without a body, else POST. Raises Problem.
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from vidseek.configuration.yaml_file import PARAMS_FILE, Model, ParamsFile, records_in
-from vidseek.settings import JobSettings, ServeSettings
+from vidseek.settings import JobSettings, SavedSettings, ServeSettings
 from vidseek_media.errors import ConfigError
 from vidseek_media.settings import (
     CutSettings,
@@ -81,6 +81,7 @@ class Params(Section):
     search: SearchSettings = SearchSettings()
     serve: ServeSettings = ServeSettings()
     jobs: JobSettings = JobSettings()
+    saved: SavedSettings = SavedSettings()
 
 
 class Settings(Section):

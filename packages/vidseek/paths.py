@@ -269,6 +269,11 @@ class ArchivePaths(StageFolders):
         return self.state / "jobs"
 
     @property
+    def saved(self) -> Path:
+        """Saved searches and their moments: `vidseek.saved`."""
+        return self.state / "saved"
+
+    @property
     def base(self) -> Path:
         """What `vidseek base` keeps of the base: its bundle and its embeddings; outside DVC."""
         return self.state / "base"

@@ -167,3 +167,26 @@ class JobSettings(_Section):
     """For fetching one video from its URL."""
     keep: Annotated[int, Field(ge=0)] = 1000
     """Jobs that have ended and are still listed."""
+
+
+class SavedSettings(_Section):
+    """Saved searches: what is new for them after a publish, and who is told."""
+
+    place = "saved"
+
+    min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """From which a moment counts, where a saved search says nothing else."""
+    max_searches: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """One more is refused."""
+    max_moments: Annotated[int, Field(ge=1, le=1000)] = 20
+    """New moments of a saved search that one publish sends to its webhook, the best ones; the others are in the feed."""
+    keep: Annotated[int, Field(ge=1, le=10_000)] = 200
+    """Moments of a saved search that are listed and in its feed."""
+    webhook_hosts: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+(:[0-9]{1,5})?$")], ...], Field(strict=False)
+    ] = ()
+    """Hosts that new moments may be sent to, with `:port` where that is not the usual one. None by default."""
+    webhook_seconds: Annotated[float, Field(gt=0, le=120)] = 10.0
+    """For sending one moment."""
+    webhook_attempts: Annotated[int, Field(ge=1, le=50)] = 8
+    """How often a moment is sent that its receiver refuses for now; the wait doubles from 10 s to an hour."""

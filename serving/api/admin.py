@@ -26,6 +26,7 @@ from serving.api.admin_schemas import (
 from serving.api.duplicate_search import Finding, Found
 from serving.api.jobs import Jobs
 from serving.api.routes import THUMBNAIL_HEADERS, body_of, refusals
+from serving.api.saved import Saved
 from serving.api.suggestions import Suggesting
 from serving.api.tags import Tagging
 from serving.engine import Engine
@@ -81,6 +82,7 @@ class Admin:
         self.jobs = Jobs(archive, engine)
         self.tagging = Tagging(archive, engine, self.jobs)
         self.suggesting = Suggesting(archive, engine)
+        self.saved = Saved(archive, engine)
 
     async def overview(self) -> dict[str, Any]:
         """Return the archive's state."""

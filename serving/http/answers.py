@@ -29,6 +29,7 @@ from serving.inputs.media import ClipGone, MediaGone, RangeNotThere, VideoGone
 from serving.model import ModelGone
 from vidseek.jobs.job_table import JobGone, JobState
 from vidseek.jobs.submitting import JobQueueFull
+from vidseek.saved.saved_table import SavedGone
 from vidseek_media.errors import ConfigError, GateFailed, InputRejected, VidseekError
 from vidseek_media.output import disk_fault
 from vidseek_retrieval.dedup.decisions import DecisionsChanged
@@ -45,6 +46,7 @@ STATUS: Mapping[type[VidseekError], int] = {
     ReportGone: 404,
     VideoGone: 404,
     JobGone: 404,
+    SavedGone: 404,
     LiveChanged: 409,
     NothingBefore: 409,
     AlreadyRunning: 409,

@@ -20,6 +20,9 @@ ADMIN_PATHS = re.compile(r"/v1/(?:admin|videos|jobs|clips/[^/]+/(?:tags|captions
 """Routes at and below these have a key of their own. Tags and captions of a clip are among them: they change what everybody
 finds."""
 
+ADMIN_WRITES = re.compile(r"/v1/saved(?:/.*)?", re.DOTALL)
+"""Routes that want the admin key for all but reading: a saved search makes the archive send to elsewhere."""
+
 FREE_PATHS = frozenset({"/healthz", "/livez", "/openapi.json"})
 """A GET of these is cheap and changes nothing, so a page of another site may cause it."""
 
@@ -86,7 +89,9 @@ class Guard:
     def _fault(self, scope: Scope) -> VidseekError | None:
         if scope["path"] in OPEN_PATHS:
             return _fault_of_site(scope) if self.key is None else None
-        is_admin = ADMIN_PATHS.fullmatch(scope["path"]) is not None
+        is_admin = ADMIN_PATHS.fullmatch(scope["path"]) is not None or (
+            scope["method"] not in ("GET", "HEAD") and ADMIN_WRITES.fullmatch(scope["path"]) is not None
+        )
         if is_admin and self.admin_key is None and self.key is not None:
             return AdminOff("this service has no admin key", remedy="Set VIDSEEK_ADMIN_KEY where the service runs")
         if is_admin and self.admin_key is not None:

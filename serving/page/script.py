@@ -11,6 +11,7 @@ from serving.page.basket.basket_page import basket_page
 from serving.page.compare_page import compare_page
 from serving.page.duplicates_page import duplicates_page
 from serving.page.feedback_page import feedback_page
+from serving.page.saved.saved_page import saved_page
 from serving.page.searching import search_page
 from serving.page.teaching.teaching_page import teaching_page
 
@@ -26,6 +27,7 @@ page = st.navigation(
             visibility="visible" if has_other else "hidden",  # a link to it may be older than what it compared with
         ),
         st.Page(basket_page, title=frame.t("basket"), icon=":material/movie_edit:", url_path="basket"),
+        st.Page(saved_page, title=frame.t("saved"), icon=":material/notifications:", url_path="saved"),
         st.Page(feedback_page, title=frame.t("feedback"), icon=":material/thumbs_up_down:", url_path="feedback"),
         st.Page(teaching_page, title=frame.t("teach"), icon=":material/school:", url_path="teach"),
         st.Page(duplicates_page, title=frame.t("duplicates"), icon=":material/content_copy:", url_path="duplicates"),

@@ -12,6 +12,7 @@ import streamlit as st
 from serving.page import query
 from serving.page.frame import api, ask, has_confidence, show_notice, show_problem, t
 from serving.page.moments import LIKE, UNLIKE, show_card, show_example, show_player
+from serving.page.saved.saved_page import show_save
 from serving.page.settings import MAX_UPLOAD_MB
 from vidseek.client import Problem
 from vidseek.matches import chance_if_unlikely
@@ -161,11 +162,16 @@ def _show_answer(words: str, place: int, asked: query.QueryOptions, files: Files
         st.html(f'<div class="vs-title">{html.escape(words)}</div>')
     if not hits:
         st.info(t("nothing"))
+        if not files:
+            show_save(asked.body(words), hits, place=place)
         return
     chance = chance_if_unlikely(hits)
     if chance is not None:
         st.info(t("unlikely", percent=f"{chance:.0%}"))
-    st.caption(t("moment" if len(hits) == 1 else "moments", num=len(hits)))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(t("moment" if len(hits) == 1 else "moments", num=len(hits)))
+        if not files:
+            show_save(asked.body(words), hits, place=place)
     with st.container(horizontal=True, gap="small"):
         for number, hit in enumerate(hits):
             show_card(hit, place=f"{place}-{number}", asked=words, facts=facts.get(hit["best_clip_id"]))

@@ -121,6 +121,7 @@ def forget(archive: Archive, plan: Plan) -> None:
         ArtifactError: the table of decisions or of aliases is broken, or something cannot be removed or written.
         ServiceError: the Qdrant server does not answer.
     """
+    from vidseek.saved.saved_table import SavedTable
     from vidseek_media.sources.ledger import Ledger
     from vidseek_training.captioning.journal import forget_captions
     from vidseek_training.dataset.training_set import forget_pairs
@@ -135,6 +136,7 @@ def forget(archive: Archive, plan: Plan) -> None:
         for path in plan.removed:
             path.unlink(missing_ok=True)
         forget_captions(archive.caption_journal, [plan.video.video_id])
+    SavedTable(archive.saved).forget([plan.video.video_id])
 
 
 @contextmanager

@@ -9,16 +9,15 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from vidseek.jobs.archive_lock import start_ticks_of
+from vidseek.sqlite_file import SqliteFile
 from vidseek_media.errors import ArtifactError, InputRejected, VidseekError
 
 TABLE_NAME = "jobs.sqlite3"
@@ -31,7 +30,6 @@ RETRIED: tuple[State, ...] = ("failed", "cancelled")
 LEASE_SECONDS = 60.0
 """A worker says so often, and more often, that it is alive. One that is silent for longer has died."""
 PRUNE_SECONDS = 3600.0
-_BUSY_SECONDS = 20.0
 _VERSION = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -166,7 +164,7 @@ class JobTable:
         """
         kept = [replace(job, created_at=job.created_at or time.time()) for job in jobs]
         marks = ", ".join(f":{name}" for name in _COLUMNS)
-        with self._writing() as db:
+        with self._file.writing() as db:
             db.executemany(f"INSERT INTO jobs ({', '.join(_COLUMNS)}) VALUES ({marks})", [asdict(job) for job in kept])
         return kept
 
@@ -219,7 +217,7 @@ class JobTable:
 
     def num_open(self) -> int:
         """Return the number of jobs that wait or run."""
-        with self._reading() as db:
+        with self._file.reading() as db:
             if db is None:
                 return 0
             return int(db.execute("SELECT COUNT(*) FROM jobs WHERE state IN ('queued', 'running')").fetchone()[0])
@@ -244,7 +242,7 @@ class JobTable:
         assert not unknown, unknown
         sets = ", ".join(f"{name} = ?" for name in values)
         among = f" AND state IN ({', '.join('?' * len(only_from))})" if only_from else ""
-        with self._writing() as db:
+        with self._file.writing() as db:
             changed = [
                 db.execute(f"UPDATE jobs SET {sets} WHERE id = ?{among}", (*values.values(), each, *only_from)).rowcount
                 for each in job_ids
@@ -253,7 +251,7 @@ class JobTable:
 
     def beat(self, *, worker: str) -> None:
         """Say that this worker is alive."""
-        with self._writing() as db:
+        with self._file.writing() as db:
             db.execute("UPDATE jobs SET alive_at = ? WHERE state = 'running' AND worker = ?", (time.time(), worker))
 
     def finish(self, job_id: str, state: State, *, error: VidseekError | None = None, **values: Any) -> None:
@@ -335,12 +333,12 @@ class JobTable:
             if (job.finished_at or job.created_at) <= until
         ]
         if over:
-            with self._writing() as db:
+            with self._file.writing() as db:
                 db.executemany("DELETE FROM jobs WHERE id = ?", [(job.id,) for job in over])
         return over
 
     def _select(self, clause: str, values: Sequence[Any] = (), *, holds_lock: bool = False) -> list[Job]:
-        with self._reading() as db:
+        with self._file.reading() as db:
             rows = [] if db is None else db.execute(f"SELECT {', '.join(_COLUMNS)} FROM jobs {clause}", values).fetchall()
         return [self._seen(Job(**dict(zip(_COLUMNS, row, strict=True))), holds_lock=holds_lock) for row in rows]
 
@@ -357,61 +355,13 @@ class JobTable:
             remedy="Try it again: `vidseek jobs retry ID`, or POST /v1/jobs/{id}/retry",
         )
 
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection | None]:
-        """Yield a connection; None where there was no job yet."""
-        if not self.path.exists():
-            yield None
-            return
-        with self._guarded(), closing(self._connect()) as db:
-            yield db
+    @property
+    def _file(self) -> SqliteFile:
+        return SqliteFile(self.path, _SCHEMA, _VERSION, "a table of jobs", _broken, "only the list of jobs is lost")
 
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """Yield a connection in a transaction that this block ends: all that it wrote, or nothing."""
-        with self._guarded():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with closing(self._connect()) as db:
-                db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield db
-                except BaseException:
-                    db.execute("ROLLBACK")
-                    raise
-                db.execute("COMMIT")
 
-    def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
-        try:
-            version = int(db.execute("PRAGMA user_version").fetchone()[0])
-            if version == 0:
-                db.execute("PRAGMA journal_mode = WAL")
-                db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
-            elif version != _VERSION:
-                raise ArtifactError(
-                    f"{self.path} is a table of jobs of version {version}, wanted {_VERSION}", code="broken-jobs",
-                    remedy="Use the vidseek that wrote it, or move the file away: only the list of jobs is lost",
-                )
-        except BaseException:
-            db.close()
-            raise
-        return db
-
-    @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise ArtifactError(
-                f"{error.filename or self.folder}: {error.strerror}", code="not-writable", remedy="Mend the rights there",
-            ) from error
-        except sqlite3.Error as error:
-            is_full = getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"
-            raise ArtifactError(
-                f"{self.path} cannot be used: {error}", code="not-writable" if is_full else "broken-jobs",
-                remedy="Make room there" if is_full
-                else "Try again; where it stays so, move the file away: only the list of jobs is lost",
-            ) from error
+def _broken(message: str, remedy: str) -> ArtifactError:
+    return ArtifactError(message, code="broken-jobs", remedy=remedy)
 
 
 def new_id() -> str:

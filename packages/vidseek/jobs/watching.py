@@ -17,6 +17,7 @@ from vidseek.jobs.inbox import Inbox
 from vidseek.jobs.job_table import Job, JobTable
 from vidseek.jobs.submitting import Queue
 from vidseek.jobs.worker import Worker
+from vidseek.saved.after_publish import send_due
 from vidseek_media.files.json_files import parse_json, write_json
 from vidseek_media.sources.local import Folder
 
@@ -49,6 +50,7 @@ class Watch:
         self.inbox = Inbox(self.archive.root / self.settings.inbox, self.settings.settle_seconds)
         self._source_at = 0.0
         self._source_before = ""
+        self._told_last = ""
 
     def forever(self) -> None:
         """Look and work until the process is stopped."""
@@ -56,6 +58,7 @@ class Watch:
         while True:
             self.look()
             if not self.work():
+                self._send_due()
                 time.sleep(self.settings.poll_seconds)
 
     def once(self) -> list[Job]:
@@ -71,6 +74,7 @@ class Watch:
             done = self.work()
             ended += done
             if not done:
+                self._send_due()
                 return ended
 
     def look(self) -> None:
@@ -97,6 +101,13 @@ class Watch:
             if digests and any(job.state == "done" for job in ended):
                 self._keep_source(digests[0])
         return ended
+
+    def _send_due(self) -> None:
+        """Send new moments of saved searches that are due, also those that a publish could not."""
+        for line in send_due(self.archive):
+            if line != self._told_last:  # what is wrong with the settings is said once
+                self.said(line)
+            self._told_last = line
 
     def _begin(self) -> None:
         (self.archive.root / self.settings.inbox).mkdir(parents=True, exist_ok=True)

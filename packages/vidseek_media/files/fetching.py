@@ -1,4 +1,4 @@
-"""Fetches pictures and videos from allowed hosts only; no name may lead into the local network."""
+"""Fetches pictures and videos from allowed hosts only, and posts to them; no name may lead into the local network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import BinaryIO
 from urllib.parse import SplitResult, urlsplit
 
@@ -40,6 +40,12 @@ class UrlRefused(InputRejected):
     """The URL is not allowed, or its content is not available."""
 
     category = "url_refused"
+
+
+class AnswerLost(UrlRefused):
+    """Something was sent, and nobody knows whether it was received."""
+
+    code = "answer-lost"
 
 
 def resolve(host: str, port: int) -> list[str]:
@@ -123,6 +129,29 @@ class Fetcher:
                 except OSError as error:
                     raise _DiskFault(error) from error
 
+    def post(self, url: str, content: bytes, headers: Mapping[str, str]) -> int:
+        """Send content to a URL, and return the status of the answer, of which nothing else is read.
+
+        Args:
+            url: Where to.
+            content: The body.
+            headers: Of the request, beside `User-Agent`.
+
+        Raises:
+            UrlRefused: its host is not allowed or not public, or no connection comes about: nothing was sent.
+            AnswerLost: the connection was there, and no answer came in time: the content may have been received.
+        """
+        with self._open(url) as (connection, parts, _):
+            connection.connect()
+            try:
+                connection.request("POST", _target_of(parts), body=content, headers={**_AGENT, **headers})
+                return int(connection.getresponse().status)
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                raise AnswerLost(
+                    f"{connection.host} was sent it, and does not answer: {type(error).__name__}",
+                    remedy="Look there whether it came",
+                ) from error
+
     def check(self, url: str) -> None:
         """Check that a URL may be fetched now, without asking it for anything but the addresses of its host.
 
@@ -193,8 +222,7 @@ class Fetcher:
         return b"".join(self._chunks(connection, parts, until))
 
     def _chunks(self, connection: _Connection, parts: SplitResult, until: float) -> Iterator[bytes]:
-        path = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
-        connection.request("GET", path, headers={**_AGENT, "Accept": _ACCEPTED[self._what]})
+        connection.request("GET", _target_of(parts), headers={**_AGENT, "Accept": _ACCEPTED[self._what]})
         answer = connection.getresponse()
         if answer.status != 200:
             raise UrlRefused(
@@ -217,6 +245,10 @@ class Fetcher:
                 f"{connection.host} broke off {answer.length} bytes before the end", code="download-broken-off",
                 remedy="Try again",
             )
+
+
+def _target_of(parts: SplitResult) -> str:
+    return f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
 
 
 class _DiskFault(Exception):

@@ -174,3 +174,14 @@ def test_once__takes_a_thousand_files_with_one_run_in_little_time_and_memory(
     seconds = used.ru_utime + used.ru_stime - begun.ru_utime - begun.ru_stime
     print(f"{NUM_DROPPED} files: {seconds:.1f} CPU s, {(used.ru_maxrss - begun.ru_maxrss) / 1024:.0f} MB")  # noqa: T201
     assert seconds < 60 and used.ru_maxrss - begun.ru_maxrss < 200 * 1024
+
+
+def test_watch__sends_what_is_due_and_says_the_same_once(
+    archive: Archive, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    watch = Watch(archive, said=told.append)
+    monkeypatch.setattr("vidseek.jobs.watching.send_due", lambda of: iter([f"new moments were not sent: {of is archive}"]))
+    watch.once()
+    watch.once()
+    assert told == ["new moments were not sent: True"]

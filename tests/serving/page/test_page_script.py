@@ -28,6 +28,8 @@ from tests.serving.colours import (
 from tests.serving.live_api import live_api, write_video_archive, write_worded_archive
 from vidseek.archive import Archive
 from vidseek.client import Api
+from vidseek.saved.records import SavedMoment
+from vidseek.saved.saved_table import Looked, SavedTable
 from vidseek_media.ids import clip_id_of
 
 testing = pytest.importorskip("streamlit.testing.v1")
@@ -389,3 +391,21 @@ def test_player__begins_at_the_words_and_jumps_to_a_line(worded: str, monkeypatc
     ]
     app.button(key="said-2").click().run()
     assert "#t=2.200" in said(app)
+
+
+def test_saved__a_search_is_saved_where_it_was_asked_and_listed_with_what_was_new(archive: Archive) -> None:
+    app = opened(q="blue")
+    app.button(key="save-0").click().run()
+    [saved] = SavedTable(archive.saved).searches()
+    assert saved.query.texts == ("blue",) and saved.query.min_score is not None  # of the last moment that was shown
+    page = "from serving.page.saved.saved_page import saved_page\nsaved_page()"
+    listed = testing.AppTest.from_string(page, default_timeout=TIMEOUT_SECONDS).run()
+    assert "blue" in said(listed) and text("en", "nothing_new") in said(listed)
+    hit = Api(os.environ["VIDSEEK_URL"]).search({"text": "blue", "limit": 1})["hits"][0]
+    moment = SavedMoment("m", saved.id, hit["video_id"], 0, 1000, 1.0, {**hit, "title": "<b>new</b>"})
+    fault = Looked(saved.id, [moment], code="unknown-filter", reason="no field <i>x</i>")
+    SavedTable(archive.saved).keep([fault], SavedTable(archive.saved).seen(), now=1.0, most=9)
+    listed.run()
+    assert "&lt;b&gt;new&lt;/b&gt;" in said(listed) and "no field &lt;i&gt;x&lt;/i&gt;" in said(listed)
+    listed.button(key=f"remove-{saved.id}").click().run()
+    assert SavedTable(archive.saved).searches() == [] and text("en", "none_saved") in said(listed)

@@ -1,0 +1,1 @@
+"""Saved searches: the button that saves one, and the page that shows what was new."""

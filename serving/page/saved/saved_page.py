@@ -1,0 +1,82 @@
+"""Saved searches on the page: a button under an answer saves its query, and a page shows what was new for each."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import streamlit as st
+
+from serving.page import query
+from serving.page.frame import admin_api, api, ask, local_time, show_notice, show_problem, t
+from serving.page.moments import show_card, show_player
+from vidseek.client import Problem
+
+
+def show_save(body: Mapping[str, Any], hits: Sequence[Mapping[str, Any]], *, place: int) -> None:
+    """Show the button that saves a query. Where its moments have no confidence, the least score is that of the last shown.
+
+    Args:
+        body: JSON of POST /v1/search.
+        hits: Its answer.
+        place: Number of the answer on the page.
+    """
+    asked = {name: value for name, value in body.items() if name != "limit"}
+    if hits and hits[0]["confidence"] is None:
+        asked["min_score"] = min(hit["score"] for hit in hits)
+    st.button(t("save_search"), key=f"save-{place}", icon=":material/notification_add:", help=t("save_search_help"),
+              on_click=_save, args=(asked,))
+
+
+def _save(asked: Mapping[str, Any]) -> None:
+    try:
+        saved = admin_api().save_search(asked)
+    except Problem as problem:
+        st.session_state["notice"] = problem
+        return
+    st.toast(t("saved_now", what=saved["name"]))
+
+
+def saved_page() -> None:
+    """Show the saved searches with their newest moments, each with a button that removes it."""
+    show_notice()
+    if playing := query.playing():
+        show_player(playing)
+    found = ask(lambda: api().saved())
+    if not found:
+        st.info(t("none_saved"))
+        return
+    for each in reversed(found):
+        with st.container(border=True, key=f"saved-{each['id']}"):
+            _show_search(each)
+
+
+def _show_search(saved: Mapping[str, Any]) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.html(f'<div class="vs-title">{html.escape(saved["name"])}</div>'
+                f'<div class="vs-facts">{html.escape(_facts_of(saved))}</div>')
+        st.button(t("remove"), key=f"remove-{saved['id']}", on_click=_remove, args=(saved["id"],))
+    if saved["error"]:
+        show_problem(Problem(saved["error"]["message"], remedy=t("saved_fault_help")))
+    if not saved["moments"]:
+        st.caption(t("nothing_new"))
+        return
+    words = ", ".join(saved["query"]["texts"])
+    with st.container(horizontal=True, gap="small"):
+        for number, moment in enumerate(saved["moments"]):
+            show_card(moment, place=f"saved-{saved['id']}-{number}", asked=words, facts=None, goes_on=False)
+
+
+def _facts_of(saved: Mapping[str, Any]) -> str:
+    moments = saved["moments"]
+    last = t("last_new", when=local_time(moments[0]["found_at"])) if moments else ""
+    facts = [t("num_new", num=saved["num_new"]), last, t("saved_at", when=local_time(saved["created_at"]))]
+    return " · ".join(filter(None, [*facts, saved["webhook_host"] or ""]))
+
+
+def _remove(saved_id: str) -> None:
+    try:
+        admin_api().remove_saved(saved_id)
+    except Problem as problem:
+        st.session_state["notice"] = problem
