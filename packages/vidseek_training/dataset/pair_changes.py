@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from vidseek_media.errors import ArtifactError
+from vidseek_media.files.json_files import read_json
 from vidseek_media.tables import PAIRS, read_table
 from vidseek_media.text.written_captions import WRITER
 from vidseek_training.dataset.judgements import JUDGED
@@ -15,6 +16,8 @@ from vidseek_training.dataset.judgements import JUDGED
 TRAINED_ON = "pairs.parquet"
 """In an adapter's folder: the pairs table that it was trained on."""
 
+OUTCOME = "outcome.json"
+"""In an adapter's folder: what became of its training."""
 _KEY = ["clip_id", "caption"]
 _WRITER = "writer"
 """It teaches nothing: a table of an earlier version, which names none, is no other training set."""
@@ -80,6 +83,26 @@ def changes_since(adapter: Path, pairs: Path) -> PairChanges | None:
     except ArtifactError:
         return None
     return compare_pairs(earlier, read_table(pairs, PAIRS))
+
+
+def lasting_changes(adapter: Path, changes: PairChanges | None) -> dict[str, int]:
+    """Return the changes since the last adapter of other pairs: where nothing changed, those that `adapter` was trained for.
+
+    So a training that is run again on its own pairs says the same as before.
+
+    Args:
+        adapter: Folder of the adapter that is there; it may be missing.
+        changes: What changed since, by `changes_since`.
+    """
+    if changes is None:
+        return {}
+    if changes.num_all:
+        return asdict(changes)
+    try:
+        before = read_json(adapter / OUTCOME)["changes"]
+        return {str(name): int(num) for name, num in before.items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return {}
 
 
 def why_trained(changes: PairChanges | None) -> str:

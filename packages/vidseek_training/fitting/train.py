@@ -20,7 +20,7 @@ from vidseek_media.files.json_files import write_json
 from vidseek_media.tables import PAIRS, read_table
 from vidseek_training import backbones, tracking
 from vidseek_training.backbones import Backbone
-from vidseek_training.dataset.pair_changes import TRAINED_ON, changes_since, why_trained
+from vidseek_training.dataset.pair_changes import TRAINED_ON, changes_since, lasting_changes, why_trained
 from vidseek_training.dataset.pair_set import PairSet, load_pairs
 from vidseek_training.dataset.sampling import Data
 from vidseek_training.evaluation.scales import choose
@@ -58,7 +58,7 @@ class Outcome:
     forecast: dict[str, Any] = field(default_factory=dict)
     """What the training was expected to take; see `forecast.Forecast`."""
     changes: dict[str, int] = field(default_factory=dict)
-    """Pairs that are new, changed or gone since the adapter that was there before (`PairChanges`); empty where none was."""
+    """Pairs that are new, changed or gone since the last adapter of other pairs (`PairChanges`); empty where none was."""
 
 
 def train_adapter(
@@ -98,6 +98,7 @@ def train_adapter(
     settings = choice.settings
     tell = say if say is not None and processes.is_first else _silent
     changes = changes_since(out, pairs)
+    lasting = lasting_changes(out, changes)
     tell(why_trained(changes))
     tell(choice.reason)
     data = _load(model, settings, pairs, frames, general)
@@ -137,7 +138,7 @@ def train_adapter(
             name, True, "", backbone, len(data.train), fitting.steps_done, round(fitting.seconds, 1), run.id,
             preset=choice.preset, preset_reason=choice.reason, update_ratio=round(ratio, 4), update_layer=layer,
             updates_held=held, warnings=fitting.warnings, forecast=forecast.to_json(),
-            changes=asdict(changes) if changes else {},
+            changes=lasting,
         )
         run.tag({
             "warnings": "; ".join(fitting.warnings), "update_ratio": f"{ratio:.4f} in {layer}", "updates_held": held,

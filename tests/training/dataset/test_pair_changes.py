@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -7,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidseek_media.tables import PAIRS, write_table
-from vidseek_training.dataset.pair_changes import TRAINED_ON, PairChanges, changes_since, compare_pairs, why_trained
+from vidseek_training.dataset.pair_changes import (
+    TRAINED_ON,
+    PairChanges,
+    changes_since,
+    compare_pairs,
+    lasting_changes,
+    why_trained,
+)
 
 ROWS = st.dictionaries(
     st.tuples(st.sampled_from("abc"), st.sampled_from(["a dog", "a cat", "rain"])),
@@ -59,6 +67,17 @@ def test_changes_since__is_none_where_the_adapter_tells_nothing(tmp_path: Path) 
     assert changes_since(tmp_path / "lora", tmp_path / "pairs.parquet") is None
     write_table(tmp_path / "lora" / TRAINED_ON, [], PAIRS)
     assert changes_since(tmp_path / "lora", tmp_path / "pairs.parquet") == PairChanges(1, 1, 0, 0)
+
+
+def test_lasting_changes__stay_where_a_training_is_run_again_on_its_pairs(tmp_path: Path) -> None:
+    assert lasting_changes(tmp_path, None) == lasting_changes(tmp_path, PairChanges(9, 0, 0, 0)) == {}
+    first = lasting_changes(tmp_path, PairChanges(9, 2, 1, 3, num_new_judged=2))
+    assert (first["num_new"], first["num_new_judged"]) == (2, 2)
+    (tmp_path / "outcome.json").write_text(json.dumps({"trained": True, "changes": first}))
+    assert lasting_changes(tmp_path, PairChanges(9, 0, 0, 0)) == first
+    for broken in ("[]", "{}", '{"changes": 3}', '{"changes": {"a": "b"}}', "{"):
+        (tmp_path / "outcome.json").write_text(broken)
+        assert lasting_changes(tmp_path, PairChanges(9, 0, 0, 0)) == {}
 
 
 def test_why_trained__names_what_changed() -> None:
