@@ -54,19 +54,14 @@ class Likeness:
     """Of both, the place of the rectangle there."""
 
 
-def chosen_of(video: VideoFingerprint) -> VideoFingerprint:
-    """Return frames spread over a video, without those that show nothing."""
-    return video.rows(spread(np.flatnonzero(~is_flat(video.pictures)), NUM_PROBES))
-
-
 def probes_of(video: VideoFingerprint) -> Probes:
-    """Return frames spread over a video under all views."""
-    chosen = chosen_of(video)
+    """Return frames spread over a video, without those that show nothing, under all views."""
+    pictures = video.pictures[spread(np.flatnonzero(~is_flat(video.pictures)), NUM_PROBES)]
     parts = tuple(
         (outer, *(Rectangle(down, 1 - down, across, 1 - across).within(outer) for down, across in INSETS))
         for outer in sorted({video.inside, WHOLE_PICTURE})
     )
-    return Probes(chosen.pictures, parts, tuple(features_of(chosen.pictures, of) for of in parts))
+    return Probes(pictures, parts, tuple(features_of(pictures, of) for of in parts))
 
 
 def compare_views(one: Probes, other: Probes) -> list[Likeness]:

@@ -8,14 +8,16 @@ how alike the videos of an archive are, and how many copies were left out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_media.terminal.progress import counted
 from vidseek_retrieval.dedup.comparing.fingerprints import IS_TURNED, Values, VideoFingerprint, unit
-from vidseek_retrieval.dedup.comparing.probes import Probes, chosen_of, compare_views, probes_of
+from vidseek_retrieval.dedup.comparing.probes import Probes, compare_views, probes_of
 from vidseek_retrieval.dedup.comparing.processes import map_in_processes
 from vidseek_retrieval.dedup.comparing.sift_weights import LIMIT, WEIGHTS
 from vidseek_retrieval.dedup.comparing.time_alignment import MOTION_LEVELS
@@ -108,15 +110,24 @@ def _lines(num: int, width: int) -> tuple[Values, NDArray[np.float64]]:
 
 
 def _likeliness(scores: Mapping[Pair, float], fingerprints: Mapping[str, VideoFingerprint]) -> Iterator[float]:
-    chosen = {each: chosen_of(fingerprints[each]) for each in {each for pair in scores for each in pair}}
+    probes = {each: _packed(probes_of(fingerprints[each])) for each in {each for pair in scores for each in pair}}
     pairs = [(*pair, score) for pair, score in scores.items()]
     chunks = [pairs[start : start + _CHUNK] for start in range(0, len(pairs), _CHUNK)]
-    given = ((chunk, {each: chosen[each] for *pair, _ in chunk for each in pair}) for chunk in chunks)
+    given = ((chunk, {each: probes[each] for *pair, _ in chunk for each in pair}) for chunk in chunks)
     for values in counted(map_in_processes(_of_chunk, given), "sift", unit="chunk", total=len(chunks)):
         yield from values
 
 
-def _of_chunk(given: tuple[Sequence[tuple[str, str, float]], Mapping[str, VideoFingerprint]]) -> list[float]:
-    pairs, chosen = given
-    probes = {each: probes_of(of) for each, of in chosen.items()}
+def _of_chunk(given: tuple[Sequence[tuple[str, str, float]], Mapping[str, Probes]]) -> list[float]:
+    pairs, packed = given
+    probes = {each: _with_rows(of, np.float32) for each, of in packed.items()}
     return [likeliness(score, probes[one], probes[other]) for one, other, score in pairs]
+
+
+def _packed(probes: Probes) -> Probes:
+    """The same for another process: half as large, and without the pictures themselves."""
+    return replace(_with_rows(probes, np.float16), pictures=probes.pictures[:, :0, :0])
+
+
+def _with_rows(probes: Probes, kind: type[np.floating[Any]]) -> Probes:
+    return replace(probes, rows=tuple(each.astype(kind) for each in probes.rows))
