@@ -35,7 +35,14 @@ def _save(asked: Mapping[str, Any]) -> None:
     except Problem as problem:
         st.session_state["notice"] = problem
         return
-    st.toast(t("saved_now", what=saved["name"]))
+    st.toast(t("saved_now", what=saved["name"], least=_least(saved), num=saved["num_before"]))
+
+
+def _least(saved: Mapping[str, Any]) -> str:
+    asked = saved["query"]
+    if asked["min_score"] is not None:
+        return t("score", value=f"{asked['min_score']:.3f}")
+    return t("confidence", value=f"{100 * (asked['min_confidence'] or 0):.0f}")
 
 
 def saved_page() -> None:
@@ -71,7 +78,8 @@ def _show_search(saved: Mapping[str, Any]) -> None:
 def _facts_of(saved: Mapping[str, Any]) -> str:
     moments = saved["moments"]
     last = t("last_new", when=local_time(moments[0]["found_at"])) if moments else ""
-    facts = [t("num_new", num=saved["num_new"]), last, t("saved_at", when=local_time(saved["created_at"]))]
+    saved_at = t("saved_at", when=local_time(saved["created_at"]))
+    facts = [t("num_new", num=saved["num_new"]), last, t("from_least", least=_least(saved)), saved_at]
     return " · ".join(filter(None, [*facts, saved["webhook_host"] or ""]))
 
 
