@@ -199,7 +199,7 @@ def ask(work: Callable[[], Result], *, admin: bool = False) -> Result:
             return work()
     except Problem as problem:
         if admin and problem.name == "key_wrong":
-            _ask_for_admin_key()
+            ask_for_admin_key()
             st.stop()
         show_problem(problem)
         if problem.is_passing:
@@ -246,7 +246,8 @@ def show_notice() -> None:
         show_problem(problem)
 
 
-def _ask_for_admin_key() -> None:
+def ask_for_admin_key() -> None:
+    """Ask the visitor for the admin key, and say where it was wrong."""
     if st.session_state.get("admin_key_given"):
         show_problem(Problem(t("key_wrong")))
     else:

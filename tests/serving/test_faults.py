@@ -71,6 +71,8 @@ ROUTES = [
     "PUT /v1/clips/{clip_id}/tags/{tag}", "DELETE /v1/clips/{clip_id}/tags/{tag}", "PUT /v1/videos/{video_id}/tags/{tag}",
     "DELETE /v1/videos/{video_id}/tags/{tag}",
     "GET /v1/clips/{clip_id}/moment", "POST /v1/export",
+    "GET /v1/saved", "POST /v1/saved", "GET /v1/saved/{saved_id}", "DELETE /v1/saved/{saved_id}",
+    "GET /v1/saved/{saved_id}/feed.{kind}",
     "GET /v1/jobs", "GET /v1/jobs/{job_id}", "DELETE /v1/jobs/{job_id}", "POST /v1/jobs/{job_id}/retry",
 ]
 

@@ -59,6 +59,8 @@ class SavedSearch:
     code: str = ""
     """Why the last look failed: a code of docs/errors.md; empty where it did not."""
     reason: str = ""
+    num_before: int = 0
+    """Moments that it found when it was saved, up to a thousand: none says that its threshold may be too high."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as the command and the API show it: of the webhook only the host, since its path may be a secret."""
@@ -66,7 +68,7 @@ class SavedSearch:
             "id": self.id, "name": self.name, "query": self.query.to_json(),
             "webhook_host": urlsplit(self.webhook).netloc or None, "created_at": rfc3339(self.created_at),
             "looked_at": None if self.looked_at is None else rfc3339(self.looked_at),
-            "error": {"code": self.code, "message": self.reason} if self.code else None,
+            "error": {"code": self.code, "message": self.reason} if self.code else None, "num_before": self.num_before,
         }
 
 

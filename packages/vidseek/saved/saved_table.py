@@ -19,7 +19,7 @@ TABLE_NAME = "saved.sqlite3"
 _SCHEMA = """
 CREATE TABLE searches (
     id TEXT PRIMARY KEY, name TEXT NOT NULL, query TEXT NOT NULL, webhook TEXT NOT NULL, created_at REAL NOT NULL,
-    looked_at REAL, code TEXT NOT NULL DEFAULT '', reason TEXT NOT NULL DEFAULT ''
+    looked_at REAL, code TEXT NOT NULL DEFAULT '', reason TEXT NOT NULL DEFAULT '', num_before INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE moments (
     id TEXT PRIMARY KEY, search_id TEXT NOT NULL, video_id TEXT NOT NULL, start_ms INTEGER NOT NULL,
@@ -99,7 +99,7 @@ class SavedTable:
             ArtifactError: the table is broken.
         """
         with self._file.reading() as db:
-            columns = "id, name, query, webhook, created_at, looked_at, code, reason"
+            columns = "id, name, query, webhook, created_at, looked_at, code, reason, num_before"
             rows = db.execute(f"SELECT {columns} FROM searches ORDER BY created_at, rowid").fetchall() if db else []
         try:
             return [SavedSearch(row[0], row[1], SavedQuery.from_json(json.loads(row[2])), *row[3:]) for row in rows]
@@ -133,8 +133,8 @@ class SavedTable:
                 _write_seen(db, seen)
             query = json.dumps(search.query.to_json())
             db.execute(
-                "INSERT INTO searches (id, name, query, webhook, created_at) VALUES (?, ?, ?, ?, ?)",
-                (search.id, search.name, query, search.webhook, search.created_at),
+                "INSERT INTO searches (id, name, query, webhook, created_at, num_before) VALUES (?, ?, ?, ?, ?, ?)",
+                (search.id, search.name, query, search.webhook, search.created_at, search.num_before),
             )
             _insert(db, before)
 

@@ -65,7 +65,9 @@ def save_search(
                 remedy="Remove one, or raise saved.max_searches in params.yaml",
             )
         seen = seen_of(archive)
-        table.add(search, finder.before(search), seen)
+        before = finder.before(search)
+        search = replace(search, num_before=len(before))
+        table.add(search, before, seen)
     return search
 
 

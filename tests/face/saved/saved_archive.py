@@ -24,6 +24,7 @@ from vidseek_media.fields.declared import fields_of
 from vidseek_media.fields.statement import Statement
 from vidseek_media.fields.statements import FieldTable, write_fields
 from vidseek_media.files.fetching import Fetcher
+from vidseek_retrieval.index.backend import IndexBackend
 from vidseek_retrieval.index.publish import publish
 from vidseek_retrieval.search.searcher import Searcher
 
@@ -45,6 +46,8 @@ class Growing:
     titles: dict[int, str] = field(default_factory=dict)
     cameras: dict[int, str] = field(default_factory=dict)
     declared: dict[str, str] = field(default_factory=lambda: {"camera": "keyword"})
+    backend: IndexBackend | None = None
+    """None for the embedded index, in the archive's folder."""
 
     @property
     def archive(self) -> Archive:
@@ -63,7 +66,8 @@ class Growing:
         cameras = self.cameras if "camera" in self.declared else {}
         said = [Statement(video_id(each), "camera", (name,)) for each, name in cameras.items()]
         write_fields(self.root / "data" / "fields", FieldTable(fields_of(self.declared), tuple(said)))
-        publish(**tables, index=self.root / "index", fields_dir=self.root / "data" / "fields", compact_share=1.0)
+        index = self.backend or self.root / "index"
+        publish(**tables, index=index, fields_dir=self.root / "data" / "fields", compact_share=1.0)
 
     def searcher(self) -> Searcher:
         settings = self.archive.settings().search

@@ -7,7 +7,10 @@ import hashlib
 import hmac
 import json
 import os
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -156,6 +159,29 @@ def test_deliver__of_a_process_that_died_meanwhile_is_not_sent_again(archive: Ar
     assert not table.claim(moments(archive)[0].id, worker="me", now=0.0)
     assert send(archive, receiver) == DeliveryReport(num_sent=1, num_unknown=1)
     assert sorted(each.delivery for each in moments(archive)) == ["sent", "unknown"] and len(receiver.came) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("receiver", [(0, 200)], indirect=True)
+def test_deliver__that_is_killed_while_nobody_answers_sends_nothing_again(archive: Archive, receiver: Receiver) -> None:
+    find(archive, receiver, 3, 4)
+    code = f"""
+from pathlib import Path
+from vidseek.archive import Archive
+from vidseek.saved.webhooks import Sender, deliver, key_of
+from vidseek_media.files.fetching import Fetcher
+fetcher = Fetcher([{receiver.host!r}], max_bytes=0, timeout_seconds=60, resolve=lambda *_: ["127.0.0.1"], may_reach=bool)
+deliver(Archive(Path({str(archive.root)!r})), lambda _: Sender(fetcher, key_of({SECRET!r})))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code])
+    until = time.monotonic() + 60
+    while not receiver.came and time.monotonic() < until:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert send(archive, receiver) == DeliveryReport(num_sent=1, num_unknown=1)
+    assert sorted(each.delivery for each in moments(archive)) == ["sent", "unknown"]
+    assert len({headers["webhook-id"] for headers, _ in receiver.came}) == len(receiver.came) == 2
 
 
 def test_deliver__two_at_once_send_each_moment_once(archive: Archive, receiver: Receiver) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from serving.page import duplicates_page, frame, moments, searching
 from serving.page.texts import text
-from tests.serving.api.test_admin import ROW, write_found
+from tests.serving.api.test_admin import ADMIN_KEY, KEY, ROW, write_found
 from tests.serving.colours import (
     BASE_VERSION,
     VERSION,
@@ -409,3 +409,21 @@ def test_saved__a_search_is_saved_where_it_was_asked_and_listed_with_what_was_ne
     assert "&lt;b&gt;new&lt;/b&gt;" in said(listed) and "no field &lt;i&gt;x&lt;/i&gt;" in said(listed)
     listed.button(key=f"remove-{saved.id}").click().run()
     assert SavedTable(archive.saved).searches() == [] and text("en", "none_saved") in said(listed)
+
+
+def test_saved__asks_for_the_admin_key_where_the_api_wants_one(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with live_api(archive, key=KEY, admin_key=ADMIN_KEY) as guarded:
+        monkeypatch.setenv("VIDSEEK_URL", guarded)
+        monkeypatch.setenv("VIDSEEK_API_KEY", KEY)
+        app = opened(q="blue")
+        app.button(key="save-0").click().run()
+        assert SavedTable(archive.saved).searches() == []
+        [asked] = [each for each in app.text_input if each.label == text("en", "admin_key")]
+        asked.set_value(ADMIN_KEY)
+        next(each for each in app.button if each.label == text("en", "enter")).click().run()
+        assert not [each for each in app.text_input if each.label == text("en", "admin_key")]
+        app.button(key="save-0").click().run()
+    [saved] = SavedTable(archive.saved).searches()
+    SavedTable(archive.saved).remove(saved.id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -51,7 +51,14 @@ def saved_add(
     if as_json:
         printing.print_json(found.to_json())
         return
-    printing.say(f"Saved as {found.id}. What the archive has now is not new: the next publish is looked at.")
+    sure = found.query.min_confidence or 0.0
+    printing.say(f"Saved as {found.id}, from {_threshold(sure, found.query.min_score)}: {found.num_before} moments of the "
+                 "archive are there now. What later publishes bring is new.")
+
+
+def _threshold(min_confidence: float, min_score: float | None) -> str:
+    """Return from where on a moment counts."""
+    return f"score {min_score:g}" if min_score is not None else f"confidence {min_confidence:g}"
 
 
 def saved_list(
@@ -63,30 +70,35 @@ def saved_list(
     from vidseek.saved.listing import list_saved, newest
 
     archive = Archive.here()
-    if search_id is not None:
-        content = newest(archive, search_id)
-        if as_json:
-            printing.print_json(content)
-            return
-        rows = [
-            (each["found_at"], printing.escape(each["uri"]), printing.moment_name(each),
-             "" if each["confidence"] is None else f"{each['confidence']:.2f}",
-             printing.escape(" ".join(filter(None, [each["delivery"] or "", each["told"]]))))
-            for each in content["moments"]
-        ]
-        printing.show(
-            printing.table(["found", "video", "moment", "confidence", "webhook"], rows), nothing="Nothing new so far.",
-        )
-        return
-    found = list_saved(archive)
+    content = newest(archive, search_id) if search_id is not None else {"saved": list_saved(archive)}
     if as_json:
-        printing.print_json({"saved": found})
-        return
+        printing.print_json(content)
+    elif search_id is not None:
+        _show_moments(content["moments"])
+    else:
+        _show_searches(content["saved"])
+
+
+def _show_searches(found: list[dict[str, Any]]) -> None:
     rows = [
-        (each["id"], printing.escape(each["name"]), str(each["num_new"]), printing.escape(each["webhook_host"] or ""),
-         printing.escape(each["error"]["message"] if each["error"] else "")) for each in found
+        (each["id"], printing.escape(each["name"]),
+         _threshold(each["query"]["min_confidence"] or 0.0, each["query"]["min_score"]), str(each["num_new"]),
+         printing.escape(each["webhook_host"] or ""), printing.escape(each["error"]["message"] if each["error"] else ""))
+        for each in found
     ]
-    printing.show(printing.table(["id", "name", "new", "webhook", "fault"], rows), nothing="No search is saved.")
+    names = ["id", "name", "from", "new", "webhook", "fault"]
+    printing.show(printing.table(names, rows, whole=["id"]), nothing="No search is saved.")
+
+
+def _show_moments(moments: list[dict[str, Any]]) -> None:
+    rows = [
+        (each["found_at"], printing.escape(each["uri"]), printing.moment_name(each),
+         "" if each["confidence"] is None else f"{each['confidence']:.2f}",
+         printing.escape(" ".join(filter(None, [each["delivery"] or "", each["told"]]))))
+        for each in moments
+    ]
+    names = ["found", "video", "moment", "confidence", "webhook"]
+    printing.show(printing.table(names, rows, whole=["moment"]), nothing="Nothing new so far.")
 
 
 def saved_remove(
