@@ -116,7 +116,7 @@ def _why(reason: Mapping[str, Any] | None) -> str:
     """Return how the two were aligned and what differs; or that they are joined through a third video."""
     if reason is None:
         return t("through_a_third")
-    aligned = t("aligned", speed=format(reason["speed"], ".2f"), offset=format(reason["offset_ms"] / 1000, "+.1f"))
+    aligned = t("aligned", speed=format(reason["speed"], ".2f"), offset=format(reason["offset_ms"] / 1000, "+z.1f"))
     # As text, not as Markdown.
     return " · ".join([aligned, *(f"`{each}`" for each in reason["differences"])])
 

@@ -121,13 +121,14 @@ def _show_duplicates(found: DedupReport) -> None:
     for row in found.duplicates:
         why = found.reasons.get(key_of(row))
         rows.append((
-            f"{escape(found.uris[row.video_id])}\n{clock(row.start_ms)} – {clock(row.end_ms)}",
-            f"{escape(found.uris[row.duplicate_of])}\n{clock(row.of_start_ms)} – {clock(row.of_end_ms)}", row.kind,
+            f"{escape(found.uris[row.video_id])}\n  {clock(row.start_ms)} – {clock(row.end_ms)}\n"
+            f"{escape(found.uris[row.duplicate_of])}\n  {clock(row.of_start_ms)} – {clock(row.of_end_ms)}", row.kind,
             f"{row.score:.3f}", "through a third video" if why is None else
-            f"{why.speed:.2f} x, {why.offset_ms / 1000:+.1f} s\n{escape('; '.join(why.differences))}",
+            f"{why.speed:.2f} x, {why.offset_ms / 1000:+z.1f} s\n{escape('; '.join(why.differences))}",
         ))
     printing.show(
-        printing.table(["duplicate", "of", "", "likeness", "aligned; what differs"], rows), nothing="No near-duplicates."
+        printing.table(["duplicate, and of what", "", "likeness", "aligned; what differs"], rows),
+        nothing="No near-duplicates.",
     )
     chosen = found.threshold
     printing.say(

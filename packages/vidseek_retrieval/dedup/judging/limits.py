@@ -175,9 +175,8 @@ def choose_threshold(
 
 
 def _limit(precisions: NDArray[np.float64], target: float) -> float:
-    """The lowest step that reaches the precision; the highest where none does."""
-    reached = np.flatnonzero(precisions >= target)
-    return float(_STEPS[reached[0]] if len(reached) else _STEPS[-1])
+    """The lowest step that reaches the precision; where none does, that with the highest."""
+    return float(_STEPS[np.argmax(precisions >= min(target, precisions.max()))])
 
 
 def _point(archive: _Archive, precisions: NDArray[np.float64], target: float) -> Point:
@@ -187,7 +186,8 @@ def _point(archive: _Archive, precisions: NDArray[np.float64], target: float) ->
 
 def _remark(curve: Sequence[Point], target: float, precisions: NDArray[np.float64]) -> str:
     if target > precisions.max():
-        return f"no limit is expected to reach a precision of {target:g} here: the highest is {precisions.max():.4f}"
+        return (f"no limit is expected to reach a precision of {target:g} here: that with the highest, "
+                f"{precisions.max():.4f}, is taken")
     if target <= precisions[0]:
         return (f"a limit of {_shown(_STEPS[0]):g} has a precision of {precisions[0]:.3f} here, and below it "
                 "different videos begin that look alike: less precision finds no more")

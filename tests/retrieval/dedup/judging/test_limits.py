@@ -89,3 +89,12 @@ def test_prior__is_whole() -> None:
     assert found is not None and terms_of(found.evidence).shape == (len(prior.WEIGHTS),)
     assert np.isfinite(prior.WEIGHTS).all() and list(prior.DIFFERENT) == sorted(prior.DIFFERENT, reverse=True)
     assert prior.NUM_PAIRS > 1000 and all(num > 3 and list(of) == sorted(of) for num, of in prior.COPIES.values())
+
+
+def test_choose__where_a_precision_is_out_of_reach_the_highest_is_taken() -> None:
+    start = prior.DIFFERENT[24]
+    odds = [start - 0.5] * 2000 + [6.0] * 5
+    found = chosen(odds, target=0.999, num_videos=100)
+    assert "no limit is expected to reach a precision of 0.999" in found.remark
+    assert found.precision == pytest.approx(max(each.precision for each in (chosen(odds, target=0.9), found)))
+    assert 0 < found.precision < 0.999 and found.recall > 0 and found.odds < 25
