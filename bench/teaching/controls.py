@@ -27,9 +27,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from bench.teaching.seeds import _machine
+from bench.teaching.seeds import _machine, demo_settings
 from pipelines.stage import PATHS
-from vidseek.params import Params, load_params
+from vidseek.params import load_params
 from vidseek_quality.intervals import interval_text
 from vidseek_training import backbones
 from vidseek_training.backbones import Backbone
@@ -39,7 +39,6 @@ from vidseek_training.evaluation.embedding import embed_pairs
 from vidseek_training.evaluation.metrics import recall_gain, recall_interval
 from vidseek_training.evaluation.retrieval_metrics import RetrievalMetrics, judge
 from vidseek_training.fitting import lora
-from vidseek_training.fitting.presets import Model, resolve
 from vidseek_training.fitting.trainer import Trainer
 from vidseek_training.settings import TrainSettings
 
@@ -121,13 +120,6 @@ def run(control: Control, demo: TrainSettings, demo_backbone: str) -> dict[str, 
         "test": after.figures(test.table), "r1": _recalls(after, base, test),
         "general": _recalls(judge(embed_pairs(model, general), general.table), before, general),
     }
-
-
-def demo_settings(params: Params) -> TrainSettings:
-    """The demo's adapter setting with every key filled in."""
-    first = next(iter(params.train.settings.values()))
-    sizes = Model(params.backbone.name, backbones.load(params.backbone.name).num_parameters(), 0)
-    return resolve(first, sizes, 400, default=params.train.preset).settings
 
 
 def _data(model: Backbone, settings: TrainSettings, num_pairs: int | None) -> Data:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -61,6 +63,7 @@ class Encoder:
         variant: str,
         batch: int,
         threads: int,
+        lanes: int = 1,
     ) -> None:
         self.spec = spec
         self.provider = provider
@@ -69,7 +72,9 @@ class Encoder:
         self._tokenizer = tokenizer
         self._sessions = sessions
         # Threads help, since Pillow and numpy release the GIL for most of this work.
-        self._preparers = ThreadPoolExecutor(threads, thread_name_prefix="pixels")
+        self._preparers = ThreadPoolExecutor(threads * lanes, thread_name_prefix="pixels")
+        self._num_lanes = lanes
+        self._lanes = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
 
     @classmethod
     def load(
@@ -79,6 +84,7 @@ class Encoder:
         provider: Provider = PROVIDER,
         variant: str = VARIANT,
         threads: int | None = None,
+        lanes: int = 1,
         batch: int = BATCH,
         towers: Sequence[Tower] = ("text", "video"),
         spin: bool = True,
@@ -90,6 +96,8 @@ class Encoder:
             provider: Device to run on. If it is not available, loading fails.
             variant: Precision: `fp32`, `fp16` or `int8`.
             threads: CPU threads of one run and of preprocessing, at least 1; None uses as many as this process may.
+            lanes: Runs at once on a CPU, at least 1, each on `threads` threads. For many rows one thread and a lane for each
+                core are fastest: two threads of a small run wait for each other half of the time.
             batch: Most texts or clips in one run, at least 1.
             towers: Which towers to open. A search by words needs only `text`.
             spin: Whether idle threads keep spinning for a while before they sleep. This is faster if nothing else runs
@@ -100,9 +108,10 @@ class Encoder:
             ConfigError: an argument is out of range, or the provider does not run the variant.
             DeviceError: the provider is not available.
         """
-        if batch < 1 or (threads is not None and threads < 1):
+        if min(batch, lanes) < 1 or (threads is not None and threads < 1):
             raise ConfigError(
-                f"batch is {batch} and threads is {threads}, wanted whole numbers above 0", code="setting-out-of-range",
+                f"batch is {batch}, threads is {threads} and lanes is {lanes}, wanted whole numbers above 0",
+                code="setting-out-of-range",
             )
         if not set(towers) <= set(TOWERS):
             raise ConfigError(f"towers are {list(towers)}, wanted some of {list(TOWERS)}", code="unknown-choice")
@@ -121,7 +130,7 @@ class Encoder:
             _check_signature(sessions[model], model=model, spec=spec, file=file)
         return cls(
             spec, tokenizer=tokenizer, sessions=sessions, provider=provider, variant=variant, batch=batch,
-            threads=threads,
+            threads=threads, lanes=lanes if provider == "cpu" else 1,
         )
 
     def embed_texts(self, texts: Sequence[str], *, steady: bool = False) -> NDArray[np.float32]:
@@ -143,7 +152,7 @@ class Encoder:
         # TensorRT is tuned for one length. Sorting by length keeps the padding of each batch short.
         trim = self.spec.trims_texts and self.provider != "tensorrt" and not (steady and self.provider != "cpu")
         order = sorted(range(len(texts)), key=lambda place: len(texts[place])) if trim else range(len(texts))
-        most = 1 if steady and self.provider == "cpu" else self.batch
+        most = self._most_rows(len(texts), steady=steady)
         starts = range(0, len(texts), most)
         batches = [[texts[place] for place in order[start : start + most]] for start in starts]
         rows = self._run("text", (self._tokenizer.encode(batch, trim=trim) for batch in batches), steady=steady)
@@ -250,11 +259,17 @@ class Encoder:
 
     def _batches(self, model: str, rows: Rows, *, steady: bool = False) -> list[Rows]:
         """Split rows into the batches that the vision tower runs."""
-        most = 1 if steady and self.provider == "cpu" else self.batch
+        most = self._most_rows(len(rows), steady=steady)
         if self.variant == "int8":
             pictures = self.spec.num_frames if model == "video" else 1
             most = min(most, max(1, _INT8_PICTURES // pictures))
         return [rows[start : start + most] for start in range(0, len(rows), most)]
+
+    def _most_rows(self, num: int, *, steady: bool) -> int:
+        """Return the most of `num` rows that are in one run: fewer than `batch` where a lane would have nothing to do."""
+        if steady and self.provider == "cpu":
+            return 1
+        return max(1, min(self.batch, math.ceil(num / self._num_lanes)))
 
     def _pixels_of(self, model: str, batches: Sequence[Sequence[NDArray[np.uint8]]]) -> Iterator[NDArray[np.float32]]:
         """Yield the model's input for each batch; the next batch is prepared while the model runs."""
@@ -286,8 +301,21 @@ class Encoder:
                 f"the {tower} tower was not opened", code="tower-not-open", remedy="Name it in `towers` of Encoder.load",
             )
         least = self.batch if steady and self.provider != "cpu" else 1
-        parts = [self._run_batch(model, batch, least=least) for batch in batches]
+        if self._num_lanes > 1:
+            parts = self._run_in_lanes(model, batches)
+        else:
+            parts = [self._run_batch(model, batch, least=least) for batch in batches]
         return np.concatenate(parts) if parts else np.empty((0, self.spec.dimension), dtype=np.float32)
+
+    def _run_in_lanes(self, model: str, batches: Iterable[NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """Return the vectors of each batch, in order; no more batches are made than the lanes take."""
+        parts: list[NDArray[np.float32]] = []
+        running: deque[Future[NDArray[np.float32]]] = deque()
+        for batch in batches:
+            running.append(self._lanes.submit(self._run_batch, model, batch))
+            if len(running) > self._num_lanes:
+                parts.append(running.popleft().result())
+        return parts + [each.result() for each in running]
 
     def _run_batch(self, model: str, inputs: NDArray[Any], *, least: int = 1) -> NDArray[np.float32]:
         """Run the rows, and others behind them until there are `least`."""

@@ -55,7 +55,7 @@ class RaySettings(Section):
     actors: Positive = 1
     """Each holds a session of the encoder."""
     cpus_per_actor: Positive = 1
-    """Also the threads of its session. fp32 vectors are those of one machine with as many threads."""
+    """Also the clips that it embeds at once, one thread each."""
     gpus_per_actor: Literal[0, 1] = 0
     """0: it embeds on its cores; 1: on CUDA."""
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +13,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 
 from tests.raising import raises
 from tests.tiny_bundle import COLOURS, DIMENSION, clip_of, colour_vector, write_tiny_bundle
 from vidseek_encoder.bundle import EncoderSpec
 from vidseek_encoder.encoder import Encoder
 from vidseek_encoder.providers import BUCKETS
+from vidseek_encoder.tokenize import Tokenizer
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 
 
@@ -61,6 +65,61 @@ def test_embed__any_number_in_batches(bundle: Path, num: int) -> None:
     np.testing.assert_allclose(embeddings, np.reshape(alone, (num, DIMENSION)), atol=1e-6)
     assert encoder.embed_texts(["red"] * num).shape == (num, DIMENSION)
     assert encoder.embed_images(clips[:, 0]).shape == (num, DIMENSION)
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 5])
+def test_embed__lanes_change_neither_a_bit_nor_the_order(bundle: Path, encoder: Encoder, lanes: int) -> None:
+    in_lanes = Encoder.load(bundle, threads=1, lanes=lanes)
+    clips = np.random.default_rng(2).integers(0, 256, size=(9, 2, 8, 8, 3), dtype=np.uint8)
+    alone = np.concatenate([encoder.embed_frames(clip[np.newaxis]) for clip in clips])
+    assert np.array_equal(in_lanes.embed_frames(clips, steady=True), alone)
+    texts = ["red", "blue", "red blue", "green", "yellow"]
+    assert np.array_equal(in_lanes.embed_texts(texts, steady=True), encoder.embed_texts(texts, steady=True))
+
+
+@pytest.mark.parametrize(
+    ("lanes", "num", "sizes"), [(1, 9, [4, 4, 1]), (2, 9, [4, 4, 1]), (3, 7, [3, 3, 1]), (4, 3, [1, 1, 1])]
+)
+def test_embed__no_lane_is_without_a_batch(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, lanes: int, num: int, sizes: list[int]
+) -> None:
+    encoder, run = Encoder.load(bundle, threads=1, lanes=lanes, batch=4), Encoder._run_batch
+    seen: list[int] = []
+
+    def counted(self: Encoder, model: str, rows: NDArray[np.int64], *, least: int = 1) -> NDArray[np.float32]:
+        seen.append(len(rows))
+        return run(self, model, rows, least=least)
+
+    monkeypatch.setattr(Encoder, "_run_batch", counted)
+    encoder.embed_texts(["red"] * num)
+    encoder.embed_frames(np.zeros((num, 2, 8, 8, 3), dtype=np.uint8))
+    assert sorted(seen, reverse=True) == sorted(2 * sizes, reverse=True)
+
+
+def test_embed__a_lane_that_waits_neither_overtakes_nor_lets_the_batches_pile_up(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, started = Encoder.load(bundle, threads=1, lanes=2), threading.Barrier(2, timeout=20)
+    run, encode = Encoder._run_batch, Tokenizer.encode
+    made: list[int] = []
+    seen: list[int] = []
+
+    def slow_at_first(self: Encoder, model: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        seen.append(len(made))
+        if len(seen) <= 2:
+            started.wait()  # two run at once, or this breaks
+        return run(self, model, rows)
+
+    def counted(self: Tokenizer, texts: Sequence[str], *, trim: bool = False) -> NDArray[np.int64]:
+        made.append(len(texts))
+        return encode(self, texts, trim=trim)
+
+    monkeypatch.setattr(Encoder, "_run_batch", slow_at_first)
+    monkeypatch.setattr(Tokenizer, "encode", counted)
+    texts = ["red", "blue", "green", "yellow"] * 5
+    found = encoder.embed_texts(texts, steady=True)
+    assert np.array_equal(found, np.tile(found[:4], (5, 1))) and len(np.unique(found, axis=0)) == 4
+    assert max(count - place for place, count in enumerate(seen)) <= 4, "as many batches as lanes run, and one waits"
 
 
 def test_embed_images__is_a_clip_of_equal_frames(encoder: Encoder) -> None:
@@ -165,7 +224,7 @@ def test_warm_up__runs_every_open_tower_in_every_bucket(bundle: Path, monkeypatc
 
 @pytest.mark.parametrize(("name", "value", "code"), [
     ("provider", "tpu", "unknown-choice"), ("threads", 0, "setting-out-of-range"), ("batch", 0, "setting-out-of-range"),
-    ("towers", ["sound"], "unknown-choice"),
+    ("lanes", 0, "setting-out-of-range"), ("towers", ["sound"], "unknown-choice"),
 ])
 def test_load__argument_out_of_range(bundle: Path, name: str, value: Any, code: str) -> None:
     with raises(ConfigError, code=code, naming=(name, value)):

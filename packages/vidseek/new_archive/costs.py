@@ -28,6 +28,7 @@ from vidseek_media.tables import CLIPS, read_table, write_table
 from vidseek_training.backbones.files.configs import read_beside
 from vidseek_training.backbones.files.folder import resolve
 from vidseek_training.backbones.files.image_processing import published_side
+from vidseek_training.fitting.presets import PRESETS
 from vidseek_training.settings import TrainSettings
 
 MEASURED_MS, NUM_MEASURED = 120_000, 8
@@ -43,7 +44,6 @@ TRAINED_CLIP_TIMES = 1.5
 EPOCHS = 10.0
 TINY_PARAMETERS_FLOPS = 2e9
 """A model of less work a clip has the preset `tiny`."""
-TINY_STEPS = 200
 TINY_CLIPS_A_STEP = 64
 FIXED_SECONDS = 75.0
 """Seconds of a core for an archive of no size: sixteen stages start, and load their libraries."""
@@ -229,5 +229,5 @@ def _train_seconds(look: SourceLook, proposal: Proposal, clip_seconds: float, fl
     if num_pairs < (proposal.min_pairs or TrainSettings().min_pairs):
         return 0.0
     if flops < TINY_PARAMETERS_FLOPS:
-        return TINY_STEPS * TINY_CLIPS_A_STEP * clip_seconds * TRAINED_CLIP_TIMES
+        return float(PRESETS["tiny"]["steps"]) * TINY_CLIPS_A_STEP * clip_seconds * TRAINED_CLIP_TIMES
     return EPOCHS * num_pairs * clip_seconds * TRAINED_CLIP_TIMES

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidseek_encoder.encoder import Encoder
+from vidseek_encoder.providers import usable_cores
 from vidseek_retrieval.embedding.embed_clips import EmbedReport, embed_archive
 from vidseek_retrieval.embedding.embed_texts import TextReport, clip_texts, embed_texts
 from vidseek_retrieval.embedding.on_ray import executor_on_ray
@@ -42,7 +43,10 @@ def embed_all(
         ServiceError: Ray does not answer.
     """
     executor = executor_on_ray(bundle, variant=variant, settings=ray) if ray else None
-    encoder = Encoder.load(bundle, variant=variant, batch=batch, towers=("text",) if executor else ("text", "video"))
+    encoder = Encoder.load(
+        bundle, variant=variant, batch=batch, threads=1, lanes=usable_cores(),
+        towers=("text",) if executor else ("text", "video"),
+    )
     clips = embed_archive(tables.frames, encoder, out=out, batch=batch, executor=executor)
     texts = clip_texts(tables.ingest, tables.cut, tables.caption, cut=cut)
     return clips, embed_texts([each.spoken for each in texts.values()], encoder, out=out)

@@ -72,8 +72,8 @@ def embed_archive(
 ) -> EmbedReport:
     """Write `out/parts/*.parquet` with a row for each clip that has frames, and `out/embeddings.json`, which lists them.
 
-    Only frames whose digest has no vector of this encoder and variant yet are embedded. With the same number of threads a
-    vector is the same to the bit, whatever is embedded with it.
+    Only frames whose digest has no vector of this encoder and variant yet are embedded. With the same number of threads of a
+    run a vector is the same to the bit, whatever is embedded with it.
 
     Args:
         frames: Output of the stage `frames`.

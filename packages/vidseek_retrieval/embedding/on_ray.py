@@ -86,7 +86,7 @@ class Embedder:
         # Not when the actor is made: Ray would tell an error there as an actor that died.
         return Encoder.load(
             self._bundle, provider="cuda" if self._settings.gpus_per_actor else "cpu", variant=self._variant,
-            threads=self._settings.cpus_per_actor, towers=("video",),
+            threads=1, lanes=self._settings.cpus_per_actor, towers=("video",),
         )
 
 

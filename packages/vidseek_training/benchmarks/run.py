@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from vidseek_encoder.choices import VARIANT
 from vidseek_encoder.encoder import Encoder
 from vidseek_encoder.preprocess import resize_frames
+from vidseek_encoder.providers import usable_cores
 from vidseek_encoder.tokenize import Tokenizer
 from vidseek_media.decoding.frames import decode_uniform
 from vidseek_media.decoding.worker_batch import run_videos
@@ -64,7 +65,7 @@ class BundleEmbedder:
 
     def __init__(self, path: Path, *, variant: str = VARIANT) -> None:
         """Raises as `Encoder.load`."""
-        self._encoder = Encoder.load(path, variant=variant)
+        self._encoder = Encoder.load(path, variant=variant, threads=1, lanes=usable_cores())
         spec = self._encoder.spec
         self.name, self.num_frames = f"{path} ({variant})", spec.num_frames
         self.key = hashlib.sha256(f"{spec.encoder_version} {variant}".encode()).hexdigest()[:16]

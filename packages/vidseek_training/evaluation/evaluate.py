@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_encoder.encoder import Encoder
+from vidseek_encoder.providers import usable_cores
 from vidseek_media.errors import ArtifactError
 from vidseek_media.files.csv_files import write_csv
 from vidseek_media.files.json_files import write_json
@@ -66,7 +67,7 @@ def evaluate(
     """
     selected, base = read_selected(champion), backbones.load(backbone)
     adapted = lora.merged(base, adapter_of(champion))
-    encoder = Encoder.load(bundle, variant=variant)
+    encoder = Encoder.load(bundle, variant=variant, threads=1, lanes=usable_cores())
     queries = encoder if query_variant in (None, variant) else Encoder.load(bundle, variant=query_variant, towers=["text"])
     if encoder.spec.backbone != backbone:
         raise ArtifactError(

@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from vidseek_encoder.choices import BATCH
 from vidseek_encoder.encoder import Encoder
+from vidseek_encoder.providers import usable_cores
 from vidseek_encoder.tokenize import Tokenizer
 from vidseek_media.errors import ArtifactError
 from vidseek_media.tables import PAIRS, read_table
@@ -190,7 +192,9 @@ def measure(folder: Path, variant: str, reference: Reference, limits: ParityLimi
         reference: Torch's vectors.
         limits: Limits of the variant.
     """
-    encoder, alone = Encoder.load(folder, variant=variant), Encoder.load(folder, variant=variant, batch=1)
+    encoder, alone = (
+        Encoder.load(folder, variant=variant, threads=1, lanes=usable_cores(), batch=batch) for batch in (BATCH, 1)
+    )
     videos, texts = encoder.embed_frames(reference.clips), encoder.embed_texts(reference.captions)
     lone_videos = alone.embed_frames(reference.clips[:_NUM_ALONE])
     lone_texts = alone.embed_texts(reference.captions[:_NUM_ALONE])
