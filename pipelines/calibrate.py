@@ -27,15 +27,18 @@ def main() -> str:
         always=asked_videos(PATHS.pairs_table, max_queries=settings.max_queries),
     )
     encoder = Encoder.load(PATHS.encoder, variant=params.search.variant, towers=["text"])
-    texts = clip_texts(
-        PATHS.ingest, PATHS.cut, PATHS.caption, cut=params.publish.cut, video_ids={clip.video_id for clip in windows.clips},
-    ) if "words" in params.publish.index.vectors else {}
+
+    def texts() -> dict[str, str]:
+        videos = {clip.video_id for clip in windows.clips}
+        found = clip_texts(PATHS.ingest, PATHS.cut, PATHS.caption, cut=params.publish.cut, video_ids=videos)
+        return {clip_id: text.words for clip_id, text in found.items()}
+
     report = calibrate(
         windows, PATHS.cut, PATHS.pairs_table, TextVectors(encoder, PATHS.calibrate / VECTORS_FOLDER),
         margin=params.search.margin(windows.score_spread), max_queries=settings.max_queries, prior=settings.prior,
         general_pairs=PATHS.general.pairs_table if params.general.source else None,
         bootstrap=Bootstrap(params.evaluate.resamples, params.evaluate.seed),
-        texts={clip_id: text.words for clip_id, text in texts.items()}, language=params.publish.index.language,
+        texts=texts if "words" in params.publish.index.vectors else dict, language=params.publish.index.language,
         feedback=unlearned(
             (Said(each.query, each.clip_id, each.relevant) for each in read_frozen(PATHS.decisions / TABLE)),
             PATHS.pairs_table,

@@ -50,7 +50,7 @@ def text_of(value: object, what: str) -> str:
 
 def is_broken(text: str) -> bool:
     """Return whether `text` holds what neither a path nor a table takes: a null byte, or half of a character."""
-    return _BROKEN.search(text) is not None
+    return not text.isprintable() and _BROKEN.search(text) is not None
 
 
 def mended_text(value: object) -> str:

@@ -24,6 +24,15 @@ def share_half(one: Span, other: Span) -> bool:
     return 2 * shared >= min(one[1] - one[0], other[1] - other[0])
 
 
+def share_half_of_each(
+    starts: NDArray[np.int64], ends: NDArray[np.int64], other_starts: NDArray[np.int64], other_ends: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Return what `share_half` says of each of many pairs of spans."""
+    shared = np.minimum(ends, other_ends) - np.maximum(starts, other_starts)
+    shorter: NDArray[np.int64] = np.minimum(ends - starts, other_ends - other_starts)
+    return 2 * shared >= shorter
+
+
 REJECTED_KINDS = ("file", "caption", "transcript", "cue", "clip", "frames", "pair", "field")
 """A video file or the row of a manifest that names one; a row of captions; a file of subtitles; one cue of it; a clip that
 was not cut; a clip without frames; a pair; a value of a field of one's own."""

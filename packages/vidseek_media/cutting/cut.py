@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from vidseek_media.cutting.shots import find_all_cuts, shot_spans
 from vidseek_media.errors import ArtifactError, ConfigError
@@ -265,20 +267,29 @@ def read_clips(folder: Path, *, video_ids: Collection[str] | None = None) -> lis
     Raises:
         ArtifactError: the table is missing or broken, or its ids are not those of its spans.
     """
-    path = folder / "clips.parquet"
-    clip_ids, videos, indices, starts, ends, cuts = read_clip_columns(folder, video_ids=video_ids)
+    columns = read_clip_columns(folder, video_ids=video_ids)
+    return [clip_of(row, folder) for row in zip(*columns, strict=True)]
+
+
+def clip_of(row: tuple[str, str, int, int, int, list[str]], folder: Path) -> Clip:
+    """Return the clip of a row of `read_clip_columns`.
+
+    Args:
+        row: The values in the order of CLIPS.
+        folder: That it was read from, for the message.
+
+    Raises:
+        ArtifactError: it is no clip.
+    """
+    clip_id, video_id, index, start_ms, end_ms, cut = row
     try:
-        clips = [
-            Clip(video_id, int(index), start_ms, end_ms, tuple(cut))
-            for video_id, index, start_ms, end_ms, cut in zip(videos, indices, starts, ends, cuts, strict=True)
-        ]
+        clip = Clip(video_id, int(index), start_ms, end_ms, tuple(cut))
     except (TypeError, ValueError, OverflowError) as error:
         raise ArtifactError(
-            f"{path} holds a row that is no clip: {error}", code="broken-rows", remedy="Run `dvc repro`",
+            f"{folder / 'clips.parquet'} holds a row that is no clip: {error}", code="broken-rows", remedy="Run `dvc repro`",
         ) from error
-    for clip, clip_id in zip(clips, clip_ids, strict=True):
-        clip.__dict__["clip_id"] = uuid.UUID(clip_id)  # it need not be hashed once more
-    return clips
+    clip.__dict__["clip_id"] = uuid.UUID(clip_id)  # it need not be hashed once more
+    return clip
 
 
 def read_clip_columns(folder: Path, *, video_ids: Collection[str] | None = None) -> ClipColumns:
@@ -291,16 +302,42 @@ def read_clip_columns(folder: Path, *, video_ids: Collection[str] | None = None)
     Raises:
         ArtifactError: the table is missing or broken, or its ids are not those of its spans.
     """
+    return ClipColumns(*(column.to_pylist() for column in read_clip_table(folder, video_ids=video_ids).columns))
+
+
+def read_clip_table(folder: Path, *, video_ids: Collection[str] | None = None) -> pa.Table:
+    """Read what `read_clips` reads as a table of CLIPS.
+
+    Args:
+        folder: Output of the stage `cut`.
+        video_ids: Read the clips of these videos; None for all.
+
+    Raises:
+        ArtifactError: the table is missing or broken, or its ids are not those of its spans.
+    """
     path = folder / "clips.parquet"
     rows = read_columns(path, CLIPS)
     if video_ids is not None:
         rows = rows.filter(pc.is_in(rows["video_id"], value_set=pa.array(video_ids, pa.string())))
-    columns = ClipColumns(*(rows[name].to_pylist() for name in CLIPS.names))
-    if clip_ids_of(columns.video_ids, columns.starts_ms, columns.ends_ms).tolist() != columns.clip_ids:
+    ids = clip_ids_of(*(rows[name].to_pylist() for name in ("video_id", "start_ms", "end_ms")))
+    if not rows["clip_id"].combine_chunks().equals(pa.array(ids, pa.string())):
         raise ArtifactError(
             f"{path} has clip ids that are not those of their spans", code="broken-rows", remedy="Run `dvc repro`",
         )
-    return columns
+    return rows
+
+
+def are_of_cut(rows: pa.Table, cut: str) -> NDArray[np.bool_]:
+    """Return which rows of a table of CLIPS are of a cut mode.
+
+    Args:
+        rows: With the column `cut`.
+        cut: The mode, for example `windows`.
+    """
+    modes = rows["cut"].combine_chunks()
+    found = np.zeros(rows.num_rows, np.bool_)
+    found[np.asarray(pc.list_parent_indices(modes))[np.asarray(pc.equal(pc.list_flatten(modes), cut), np.bool_)]] = True
+    return found
 
 
 def find_clip(folder: Path, clip_id: str) -> tuple[str, Span] | None:

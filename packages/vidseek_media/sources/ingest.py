@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from vidseek_media.decoding.probe import Probe, probe
 from vidseek_media.decoding.worker_batch import run_videos
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
@@ -25,7 +23,7 @@ from vidseek_media.sources.ledger import Ledger
 from vidseek_media.sources.opening import source_of
 from vidseek_media.sources.originals import FileUnreadable
 from vidseek_media.sources.source import FORGOTTEN, VIDEO_SUFFIXES, Annotations, Source
-from vidseek_media.tables import REJECTED, SIDECAR, TRANSCRIPTS, VIDEOS, read_table, write_table
+from vidseek_media.tables import REJECTED, SIDECAR, TRANSCRIPTS, VIDEOS, read_columns, write_table
 from vidseek_media.terminal.progress import counted
 from vidseek_media.text.sidecars import (
     ABOUT_VIDEO,
@@ -218,12 +216,11 @@ def read_videos(folder: Path) -> list[Video]:
         ArtifactError: the table is missing or broken.
     """
     path = folder / "videos.parquet"
-    rows = read_table(path, VIDEOS).to_dict("records")
+    rows = read_columns(path, VIDEOS)
+    columns = [map(tuple, column.to_pylist()) if name == "uris" else column.to_pylist()
+               for name, column in zip(VIDEOS.names, rows.columns, strict=True)]
     try:
-        return [
-            Video(**{**row, "uris": tuple(row["uris"]), "views": None if pd.isna(row["views"]) else int(row["views"])})
-            for row in rows
-        ]
+        return [Video(**dict(zip(VIDEOS.names, row, strict=True))) for row in zip(*columns, strict=True)]
     except (TypeError, ValueError, OverflowError) as error:
         raise ArtifactError(
             f"{path} holds a row that is no video: {error}", code="broken-rows", remedy="Run `dvc repro`",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Collection, Iterator, Set
 from pathlib import Path
 
@@ -19,6 +20,7 @@ SOURCE_REMEDY = (
 )
 
 _ANY_FOLDERS = "(?:.*/)?"
+_SUFFIXES = frozenset((*VIDEO_SUFFIXES, *PICTURE_SUFFIXES))
 
 
 class Folder:
@@ -78,11 +80,16 @@ class Folder:
                     why = Refusal("is a link to a folder outside the source", code="outside-source")
                     refused.append((Path(folder) / name, why))
             folders[:] = sorted(each for each in folders if not each.startswith(".") and self._enters(root, folder, each))
+            here = Path(folder)
             for name in files:
-                path, uri = Path(folder) / name, uri_of(Path(folder) / name, root)
-                is_picture = path.suffix.lower() in PICTURE_SUFFIXES and same_name(uri) in pictures
-                is_video = path.suffix.lower() in VIDEO_SUFFIXES or is_picture
-                if is_video and not name.startswith(".") and self.takes(uri):
+                _, dot, end = name.rpartition(".")
+                suffix = dot + end.lower()
+                if name.startswith(".") or suffix not in _SUFFIXES:
+                    continue
+                path = here / name
+                uri = uri_of(path, root)
+                is_listed = suffix in VIDEO_SUFFIXES or same_name(uri) in pictures
+                if is_listed and self.takes(uri):
                     yield uri, path, _why_not(path, root)
         for path, refusal in refused:
             yield uri_of(path, root), path, refusal
@@ -212,7 +219,13 @@ def _why_not(path: Path, root: Path) -> Refusal | None:
         path.relative_to(root).as_posix().encode("utf-8")
     except UnicodeEncodeError:
         return Refusal("its name is not UTF-8; rename it", code="name-not-utf8")
-    if path.is_symlink():  # no folder above it is a link: none is entered
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return Refusal("is no regular file", code="not-a-file")
+    if stat.S_ISREG(mode):
+        return None
+    if stat.S_ISLNK(mode):  # no folder above it is a link: none is entered
         if not path.exists():
             return Refusal("is a link to nothing", code="broken-link")
         if not path.resolve().is_relative_to(root):

@@ -85,7 +85,7 @@ def compare(
     if not 0 <= max_bits <= MAX_BITS:
         raise ValueError(f"max_bits is {max_bits}, wanted 0 to {MAX_BITS}")
     keys = sorted(hashes)
-    own = [np.unique(np.fromiter(hashes[key], np.uint64)) for key in keys]
+    own = [np.unique(each if isinstance(each := hashes[key], np.ndarray) else np.fromiter(each, np.uint64)) for key in keys]
     digests = {key: hashlib.blake2b(each.tobytes(), digest_size=8).hexdigest() for key, each in zip(keys, own, strict=True)}
     usable = before is not None and (before.max_bits, before.min_share) == (max_bits, min_share)
     known, kept = (before.digests, before.similar) if before is not None and usable else ({}, [])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -85,11 +86,13 @@ def _key_of(pairs: pd.DataFrame, paired: pd.DataFrame, *, max_bits: int, min_sha
     """Return a digest of all that the leaks depend on."""
     found = hashlib.sha256(f"{max_bits} {min_share!r}".encode())
     for name in ("clip_id", "caption", "split"):
-        found.update("\0".join(map(str, pairs[name])).encode())
-    named = zip(paired["clip_id"].tolist(), paired["hashes"].tolist(), strict=True)
-    for clip_id, own in sorted(named, key=lambda each: str(each[0])):
-        found.update(f"\0{clip_id}".encode())
-        found.update(np.asarray([] if own is None else own, np.uint64).tobytes())
+        found.update("\0".join(map(str, pairs[name].tolist())).encode())
+    named = zip(map(str, paired["clip_id"].tolist()), paired["hashes"].tolist(), strict=True)
+    by_id = sorted(named, key=itemgetter(0))
+    own = [np.asarray([] if each is None else each, np.uint64) for _, each in by_id]
+    found.update("\0".join([clip_id for clip_id, _ in by_id]).encode())
+    found.update(np.array([len(each) for each in own], np.int64).tobytes())
+    found.update(np.concatenate(own).tobytes() if own else b"")
     return found.hexdigest()
 
 

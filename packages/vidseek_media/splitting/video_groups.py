@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_media.tables import GROUPS, read_table
+from vidseek_media.tables import GROUPS, read_columns
 
 
 def video_groups(pairs: Path, video_ids: Iterable[str]) -> NDArray[np.str_]:
@@ -28,9 +28,9 @@ def video_groups(pairs: Path, video_ids: Iterable[str]) -> NDArray[np.str_]:
     path = pairs.parent / "groups.parquet"
     known: dict[str, str] = {}
     if path.is_file():
-        table = read_table(path, GROUPS)
-        known = dict(zip(table["video_id"], table["group"], strict=True))
-    return np.array([known.get(str(video_id), str(video_id)) for video_id in video_ids], np.str_)
+        table = read_columns(path, GROUPS)
+        known = dict(zip(table["video_id"].to_pylist(), table["group"].to_pylist(), strict=True))
+    return np.array([known.get(video_id, video_id) for video_id in video_ids], np.str_)
 
 
 def groups_of(keys: Collection[str], together: Iterable[tuple[str, str]]) -> dict[str, str]:

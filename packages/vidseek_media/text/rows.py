@@ -41,14 +41,15 @@ def rows_of_csv(path: Path, columns: Columns, texts: Collection[str] = ()) -> It
     try:
         names = columns(next(reader, []), path)
         for cells in reader:
-            if not any(cell.strip() for cell in cells):
+            if not (joined := "".join(cells)).strip():
                 continue
             if len(cells) != len(names):
                 yield reader.line_num, InputRejected(
                     f"has {len(cells)} cells, the header has {len(names)}", code="row-malformed",
                 )
             else:
-                yield reader.line_num, _row(zip(names, cells, strict=True), texts)
+                pairs = zip(names, cells, strict=True)
+                yield reader.line_num, _row(pairs, texts) if is_broken(joined) else dict(pairs)
     except csv.Error as error:
         raise ConfigError(
             f"{path}, line {reader.line_num}: not readable as CSV: {error}", code="rows-unreadable",

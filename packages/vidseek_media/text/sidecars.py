@@ -34,6 +34,7 @@ SPLITS = ("train", "validation", "test")
 MAX_SECONDS = 1e9
 """A later time, 32 years, is none of a video."""
 COLUMNS = ("file", "caption", *TIMES, *WISHES, *ABOUT_VIDEO)
+_KNOWN = frozenset(COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -211,9 +212,9 @@ def refuse_repeated(caption: SidecarCaption, seen: dict[tuple[object, ...], str]
     Raises:
         InputRejected: an earlier row is equal.
     """
-    said = (caption.file, caption.start_ms, caption.end_ms, caption.text)
-    same = seen.setdefault(said, caption.place)
-    if same != caption.place:
+    said, place = (caption.file, caption.start_ms, caption.end_ms, caption.text), caption.place
+    same = seen.setdefault(said, place)
+    if same != place:
         raise InputRejected(f"says the same as {same}", code="row-repeated")
 
 
@@ -371,7 +372,7 @@ def caption_of(
     """
     if isinstance(cells, InputRejected):
         raise cells
-    row = {name: text_of(cell, name) for name, cell in cells.items() if name in COLUMNS}
+    row = {name: text_of(cell, name) if cell != "" else "" for name, cell in cells.items() if name in _KNOWN}
     if not row.get("file"):
         raise InputRejected("names no file", code="row-names-no-file")
     start_ms, end_ms = _span_of(row.get("start", ""), row.get("end", ""))
@@ -395,7 +396,7 @@ def caption_of(
         gallery=row.get("gallery", ""),
         contrast=row.get("contrast", ""),
         axis=row.get("axis", ""),
-        others={name: cell for name, cell in cells.items() if name and name not in COLUMNS},
+        others={name: cell for name, cell in cells.items() if name and name not in _KNOWN} if len(row) < len(cells) else {},
         lists_videos=lists_videos,
     )
 
@@ -409,6 +410,9 @@ def _span_of(start: str, end: str) -> tuple[int | None, int | None]:
         raise InputRejected(
             f"start and end are {start!r} and {end!r}, wanted both in seconds, or neither", code="bad-span",
         ) from None
-    if not all(0 <= each <= MAX_SECONDS for each in seconds) or to_ms(seconds[0]) >= to_ms(seconds[1]):
+    if not (0 <= seconds[0] <= MAX_SECONDS and 0 <= seconds[1] <= MAX_SECONDS):
         raise InputRejected(f"[{start}, {end}) is not a span of seconds", code="bad-span")
-    return to_ms(seconds[0]), to_ms(seconds[1])
+    span = to_ms(seconds[0]), to_ms(seconds[1])
+    if span[0] >= span[1]:
+        raise InputRejected(f"[{start}, {end}) is not a span of seconds", code="bad-span")
+    return span

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -115,7 +115,7 @@ def calibrate(
     bootstrap: Bootstrap,
     feedback: Sequence[Said] = (),
     prior: float = PRIOR,
-    texts: Mapping[str, str] | None = None,
+    texts: Callable[[], Mapping[str, str]] = dict,
     language: str = MULTILINGUAL,
 ) -> CalibrateReport:
     """Fit on the captions of the validation split and on feedback, measure on the captions of the test split.
@@ -142,22 +142,25 @@ def calibrate(
         bootstrap: Of the intervals of moment recall.
         feedback: What people said of hits; what is not in the ranking of its query, or no clip any more, counts nothing.
         prior: The share of queries that have an answer in the archive.
-        texts: The published text of each clip by clip_id; None or empty ranks by pictures alone.
+        texts: Returns the published text of each clip by clip_id; it is called only where a calibration was fitted. Where it
+            returns none, clips are ranked by pictures alone.
         language: Of the words of the texts.
 
     Raises:
         ArtifactError: a table is missing or broken.
     """
-    table = _with_groups(pairs)
+    table = read_table(pairs, PAIRS)
     spans = read_table(cut_dir / "clips.parquet", CLIPS, columns=["clip_id", "start_ms", "end_ms"]).set_index("clip_id")
     learned = [str(caption) for caption in table[table["split"] == "train"].sort_values("clip_id")["caption"]]
     asker = _Asker(windows, vectors, Familiarity.learned(learned, vectors.embed), margin, _groups_of(pairs, windows))
     unlike = _unlike(general_pairs) if general_pairs is not None else {}
-    questions = {split: _questions(_asked(table, split, max_queries), spans) for split in ("validation", "test")}
+    questions = {
+        split: _questions(_with_groups(_asked(table, split, max_queries), pairs), spans) for split in ("validation", "test")
+    }
     calibration, judged, said, found = _fit(questions, unlike, feedback, asker, prior=prior)
-    if calibration is not None and texts and calibration.slope > 0:
+    if calibration is not None and calibration.slope > 0 and (written := texts()):
         words = WordedRankings.of(
-            windows.clips, texts, asker.groups, language=language, slope=calibration.slope,
+            windows.clips, written, asker.groups, language=language, slope=calibration.slope,
         )
         words = replace(words, weight=words.harmless_weight(_right_by_pictures(questions["validation"], asker)))
         mixed, judged, said, _ = _fit(questions, unlike, feedback, replace(asker, words=words), prior=prior)
@@ -192,7 +195,7 @@ def asked_videos(pairs: Path, *, max_queries: int) -> frozenset[str]:
     Raises:
         ArtifactError: a table is missing or broken.
     """
-    table = _with_groups(pairs)
+    table = read_table(pairs, PAIRS, columns=["clip_id", "video_id", "split"])
     return frozenset(
         str(video_id) for split in ("validation", "test") for video_id in _asked(table, split, max_queries)["video_id"]
     )
@@ -296,10 +299,9 @@ def _groups_of(pairs: Path, windows: PublishedWindows) -> dict[str, str]:
     return dict(zip(video_ids, map(str, video_groups(pairs, video_ids)), strict=True))
 
 
-def _with_groups(pairs: Path) -> pd.DataFrame:
-    """Return the pairs, with the column `group`: of their video, or the video itself."""
-    table = read_table(pairs, PAIRS)
-    return table.assign(group=video_groups(pairs, table["video_id"]))
+def _with_groups(rows: pd.DataFrame, pairs: Path) -> pd.DataFrame:
+    """Return rows of the pairs, with the column `group`: of their video, or the video itself."""
+    return rows.assign(group=video_groups(pairs, rows["video_id"].tolist()))
 
 
 def _unlike(pairs: Path) -> dict[str, list[_Question]]:
@@ -309,7 +311,7 @@ def _unlike(pairs: Path) -> dict[str, list[_Question]]:
     Training replays the training split, so its captions are no strange queries. Where there is no validation split, the
     groups of the test split are dealt out, one to the fit and one to the measure in turn.
     """
-    table = _with_groups(pairs).sort_values("clip_id")
+    table = _with_groups(read_table(pairs, PAIRS), pairs).sort_values("clip_id")
     splits = {name: table[table["split"] == name] for name in ("validation", "test")}
     if not len(splits["validation"]):
         names = sorted(set(splits["test"]["group"]))
@@ -361,10 +363,13 @@ class _Asker:
         return first_moments(clips, margin=self.margin, num=LEVEL)
 
     def judge(
-        self, asked: _Asked, question: _Question, kind: str, *, odds: Mapping[str, float], without: str | None = None
+        self, asked: _Asked, question: _Question, kind: str, *, odds: Mapping[str, float], without: str | None = None,
+        by_pictures: list[Moment] | None = None,
     ) -> list[Judged]:
-        """Return the first hits of one query; nothing where there is none. `without` names a group that is left out."""
-        moments = self.moments(self.mixed(asked.ranking, odds, without=without), without=without)
+        """Return the first hits of one query; nothing where there is none. `without` names a group that is left out;
+        `by_pictures` are the moments by pictures alone, where they are known."""
+        ranking = self.mixed(asked.ranking, odds, without=without)
+        moments = by_pictures if by_pictures and ranking is asked.ranking else self.moments(ranking, without=without)
         if not moments:
             return []
         firsts = tuple(moments[:NUM_HITS])
@@ -392,7 +397,7 @@ def _judge(
     for question, asked in zip(questions, asker.ask([each.text for each in questions]), strict=True):
         found.append(asker.moments(asked.ranking))
         odds = asker.odds(question.text, without=question.group)
-        judged += asker.judge(asked, question, PRESENT, odds=odds)
+        judged += asker.judge(asked, question, PRESENT, odds=odds, by_pictures=found[-1])
         judged += asker.judge(asked, question, LEFT_OUT, odds=odds, without=question.group)
         if asker.words is not None and asker.words.has_text(question.group):
             judged += asker.judge(asked, question, WORDED, odds=asker.odds(question.text))

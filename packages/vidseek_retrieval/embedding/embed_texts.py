@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,21 +16,22 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vidseek_encoder.encoder import Encoder
-from vidseek_media.cutting.cut import ClipColumns, read_clip_columns
+from vidseek_media.cutting.cut import are_of_cut, read_clip_table
 from vidseek_media.errors import ArtifactError
 from vidseek_media.files.folders import sole_writer
-from vidseek_media.records import share_half
-from vidseek_media.tables import CAPTIONS, VIDEOS, read_columns, read_table
-from vidseek_retrieval.embedding.embedding_parts import listed_parts, read_parts
+from vidseek_media.records import share_half_of_each
+from vidseek_media.tables import CAPTIONS, VIDEOS, read_columns
+from vidseek_retrieval.embedding.embedding_parts import Embeddings, listed_parts, read_parts
 from vidseek_retrieval.embedding.part_store import PIECE_ROWS, PartStore, Space
 from vidseek_retrieval.lexical.word_parts import LINE_END
 
 TEXTS_FOLDER = "texts"
 TEXT_ID_DIGITS = 32
+_PAIRS_AT_ONCE = 2**20
+"""Of a clip and a caption that may overlap it, held in memory at once."""
 
 
-@dataclass(frozen=True)
-class ClipText:
+class ClipText(NamedTuple):
     """The texts of one clip; either may be empty."""
 
     spoken: str
@@ -69,20 +70,33 @@ def clip_texts(
     Raises:
         ArtifactError: a table is missing or broken.
     """
-    titles = {
-        str(row.video_id): (str(row.title), PurePosixPath(row.uris[0]).stem)
-        for row in read_table(ingest_dir / "videos.parquet", VIDEOS).itertuples(index=False)
-    }
-    clips = read_clip_columns(cut_dir, video_ids=video_ids)
-    captions = _captions_by_video(caption_dir, clips, video_ids)
+    clips = read_clip_table(cut_dir, video_ids=video_ids)
+    wanted = clips.filter(pa.array(are_of_cut(clips, cut)))
+    names = pc.unique(wanted["video_id"]).to_pylist()
+    videos = np.asarray(pc.index_in(wanted["video_id"], value_set=pa.array(names, pa.string())), np.int64)
+    captions = _read_captions(caption_dir, clips, names)
+    known = _titles(ingest_dir, video_ids)
+    titles = [known.get(name, ("", "")) for name in names]
+    starts, ends = (np.asarray(wanted[name], np.int64) for name in ("start_ms", "end_ms"))
     texts = {}
-    for clip_id, video_id, _, start_ms, end_ms, modes in zip(*clips, strict=True):
-        if cut in modes:
-            title, stem = titles.get(video_id, ("", ""))
-            lines = captions[video_id].of_span(start_ms, end_ms) if video_id in captions else []
-            spoken = _join([title, *lines])
-            texts[clip_id] = ClipText(spoken, spoken if title else _join([stem.replace("_", " "), *lines]))
+    said = zip(wanted["clip_id"].to_pylist(), videos.tolist(), captions.of_spans(videos, starts, ends), strict=True)
+    for clip_id, video, lines in said:
+        title, name = titles[video]
+        spoken = _join([title, *lines])
+        texts[clip_id] = ClipText(spoken, spoken if title else _join([name, *lines]))
     return texts
+
+
+def _titles(ingest_dir: Path, video_ids: Collection[str] | None) -> dict[str, tuple[str, str]]:
+    """Return the title of each of these videos (None: of all), and its file's name as words."""
+    rows = read_columns(ingest_dir / "videos.parquet", VIDEOS, columns=["video_id", "uris", "title"])
+    if video_ids is not None:
+        rows = rows.filter(pc.is_in(rows["video_id"], value_set=pa.array(video_ids, pa.string())))
+    columns = (rows["video_id"], rows["title"], pc.list_element(rows["uris"], 0))
+    return {
+        video_id: (title or "", PurePosixPath(uri).stem.replace("_", " "))
+        for video_id, title, uri in zip(*(column.to_pylist() for column in columns), strict=True)
+    }
 
 
 def text_id_of(text: str) -> str:
@@ -118,7 +132,13 @@ def embed_texts(texts: Iterable[str], encoder: Encoder, *, out: Path) -> TextRep
 
 
 def read_texts(embed_dir: Path, *, encoder_version: str) -> dict[str, NDArray[np.float32]]:
-    """Read the vectors of texts by text id; empty if no clip has a text.
+    """Read the vectors of texts by text id; empty if no clip has a text. The arguments are those of `read_text_table`."""
+    table = read_text_table(embed_dir, encoder_version=encoder_version)
+    return dict(zip(table.clip_ids, table.vectors, strict=True))
+
+
+def read_text_table(embed_dir: Path, *, encoder_version: str) -> Embeddings:
+    """Read the vectors of texts, in order of text id; none, of no dimension, if no clip has a text.
 
     Args:
         embed_dir: Output of the stage `embed`.
@@ -130,7 +150,7 @@ def read_texts(embed_dir: Path, *, encoder_version: str) -> dict[str, NDArray[np
     """
     folder = embed_dir / TEXTS_FOLDER
     if not (any(folder.glob("*.parquet")) if (listed := listed_parts(folder)) is None else listed):
-        return {}
+        return Embeddings([], np.empty((0, 0), np.float32), encoder_version)
     table = read_parts(folder)
     if table.encoder_version != encoder_version:
         raise ArtifactError(
@@ -138,7 +158,7 @@ def read_texts(embed_dir: Path, *, encoder_version: str) -> dict[str, NDArray[np
             code="other-encoder",
             remedy="Run `dvc repro embed` to make it again",
         )
-    return dict(zip(table.clip_ids, table.vectors, strict=True))
+    return table
 
 
 def read_variants(embed_dir: Path) -> list[str]:
@@ -163,58 +183,79 @@ def read_variants(embed_dir: Path) -> list[str]:
     return sorted(found)
 
 
-def text_matrix(texts: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Return the vectors of texts as one matrix, in order of text id: float32 of shape (n, dimension)."""
-    return np.stack([texts[each] for each in sorted(texts)]) if texts else np.empty((0, 0), np.float32)
+class _Captions(NamedTuple):
+    """Captions of videos, which are numbered in the order of `video_ids`."""
+
+    video_ids: list[str]
+    whole: Mapping[int, list[str]]
+    """Captions of whole videos by the video's number, sorted."""
+    videos: NDArray[np.int64]
+    """The video of each timed caption. They are sorted by it, by start, end and text."""
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    texts: list[str]
+
+    def of_spans(
+        self, videos: NDArray[np.int64], starts: NDArray[np.int64], ends: NDArray[np.int64]
+    ) -> Iterator[list[str]]:
+        """Yield the captions of each clip, each once. Only captions that may overlap a clip are looked at.
+
+        Args:
+            videos: n numbers of videos.
+            starts: n starts of clips in milliseconds.
+            ends: n ends.
+        """
+        if not len(videos):
+            return
+        reach = 1 + max(int(each.max()) for each in (self.ends, ends) if len(each))
+        longest = np.zeros(len(self.video_ids), np.int64)
+        np.maximum.at(longest, self.videos, self.ends - self.starts)
+        keys = self.videos * reach + self.starts
+        firsts = np.searchsorted(keys, videos * reach + np.maximum(starts - longest[videos], 0))
+        counts = np.maximum(np.searchsorted(keys, videos * reach + ends) - firsts, 0)
+        for begin, end in _blocks(counts):
+            clips = np.arange(begin, end).repeat(counts[begin:end])
+            within = np.arange(len(clips)) - (np.cumsum(counts[begin:end]) - counts[begin:end]).repeat(counts[begin:end])
+            rows = firsts[clips] + within
+            kept = share_half_of_each(starts[clips], ends[clips], self.starts[rows], self.ends[rows])
+            bounds = np.searchsorted(clips[kept], np.arange(begin, end + 1)).tolist()
+            said = [self.texts[row] for row in rows[kept].tolist()]
+            for place, video in enumerate(videos[begin:end].tolist()):
+                of_clip = said[bounds[place] : bounds[place + 1]]
+                if whole := self.whole.get(video):
+                    of_clip = [*whole, *of_clip]
+                yield of_clip if len(of_clip) < 2 else list(dict.fromkeys(of_clip))
 
 
-class _Captions:
-    """The captions of one video."""
-
-    def __init__(self) -> None:
-        self._whole: list[str] = []
-        self._timed: list[tuple[int, int, str]] = []
-        self._longest_ms = 0
-
-    def add(self, text: str, span: tuple[int, int] | None) -> None:
-        """Add a caption of a span, or of the whole video (None)."""
-        if span is None:
-            self._whole.append(text)
-        else:
-            self._timed.append((*span, text))
-            self._longest_ms = max(self._longest_ms, span[1] - span[0])
-
-    def sort(self) -> None:
-        """Put them in order, once all are added."""
-        self._whole.sort()
-        self._timed.sort()
-
-    def of_span(self, start_ms: int, end_ms: int) -> list[str]:
-        """Return the texts of a clip, each once. Only captions that may overlap it are looked at."""
-        first = bisect_left(self._timed, (start_ms - self._longest_ms,))
-        last = bisect_left(self._timed, (end_ms,))
-        said = [
-            text for begin, end, text in self._timed[first:last]
-            if share_half((start_ms, end_ms), (begin, end))
-        ]
-        return list(dict.fromkeys([*self._whole, *said]))
+def _blocks(counts: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Yield the first and last row of blocks whose counts are about `_PAIRS_AT_ONCE` together."""
+    done = np.cumsum(counts)
+    begin = 0
+    while begin < len(counts):
+        before = int(done[begin - 1]) if begin else 0
+        end = max(begin + 1, int(np.searchsorted(done, before + _PAIRS_AT_ONCE, side="right")))
+        yield begin, end
+        begin = end
 
 
-def _captions_by_video(
-    caption_dir: Path, clips: ClipColumns, video_ids: Collection[str] | None
-) -> dict[str, _Captions]:
-    """Return the captions of each video that has any."""
+def _read_captions(caption_dir: Path, clips: pa.Table, video_ids: list[str]) -> _Captions:
+    """Return the captions of these videos, with the spans of their clips."""
     rows = read_columns(caption_dir / "captions.parquet", CAPTIONS, columns=["video_id", "clip_id", "text"])
-    if video_ids is not None:
-        rows = rows.filter(pc.is_in(rows["video_id"], value_set=pa.array(video_ids, pa.string())))
-    spans = dict(zip(clips.clip_ids, zip(clips.starts_ms, clips.ends_ms, strict=True), strict=True))
-    captions: dict[str, _Captions] = defaultdict(_Captions)
-    for video_id, clip_id, text in zip(*(rows[name].to_pylist() for name in ("video_id", "clip_id", "text")), strict=True):
-        captions[video_id].add(text, spans.get(clip_id))
-    for of_video in captions.values():
-        of_video.sort()
-    return captions
+    videos = pc.index_in(rows["video_id"], value_set=pa.array(video_ids, pa.string()))
+    places = pc.index_in(rows["clip_id"], value_set=clips["clip_id"].combine_chunks(), skip_nulls=True)
+    rows = pa.table({"video": videos, "place": places, "text": rows["text"]}).filter(pc.is_valid(videos))
+    is_timed = pc.is_valid(rows["place"])
+    whole: dict[int, list[str]] = defaultdict(list)
+    of_whole = rows.filter(pc.invert(is_timed)).sort_by([("video", "ascending"), ("text", "ascending")])
+    for video, text in zip(of_whole["video"].to_pylist(), of_whole["text"].to_pylist(), strict=True):
+        whole[video].append(text)
+    timed = rows.filter(is_timed)
+    spans = {name: clips[name].take(timed["place"]) for name in ("start_ms", "end_ms")}
+    timed = pa.table({"video": timed["video"], **spans, "text": timed["text"]})
+    timed = timed.sort_by([(name, "ascending") for name in timed.column_names])
+    of_videos, starts, ends = (np.asarray(timed[name], np.int64) for name in ("video", "start_ms", "end_ms"))
+    return _Captions(video_ids, whole, of_videos, starts, ends, timed["text"].to_pylist())
 
 
 def _join(lines: Iterable[str]) -> str:
-    return LINE_END.join(line.strip() for line in lines if line.strip())
+    return LINE_END.join([stripped for line in lines if (stripped := line.strip())])

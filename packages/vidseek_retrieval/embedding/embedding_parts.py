@@ -143,19 +143,17 @@ def read_parts(folder: Path, *, among: Collection[str] | None = None) -> Embeddi
     paths = sorted(folder.glob("*.parquet")) if listed is None else [folder / name for name in sorted(listed)]
     if not paths:
         raise ArtifactError(f"no embeddings in {folder}", code="no-embeddings", remedy="Run `dvc repro` to make them")
-    clip_ids: list[str] = []
-    digests: list[str] = []
+    tables: list[pa.Table] = []
     matrices: list[NDArray[np.float32]] = []
-    versions: set[str] = set()
     wanted = None if among is None else pa.array(among, pa.string())
     for path in paths:
         table = _read_table(path)
         if wanted is not None:
             table = table.filter(pc.is_in(table["clip_id"], value_set=wanted))
-        clip_ids += table["clip_id"].to_pylist()
-        digests += table["digest"].to_pylist()
-        versions |= set(table["encoder_version"].to_pylist())
         matrices.append(_matrix_of(table, path))
+        tables.append(table.select(_TEXTS))
+    texts = pa.concat_tables(tables)
+    versions = pc.unique(texts["encoder_version"]).to_pylist()
     if len(versions) > 1:
         raise ArtifactError(
             f"{folder} mixes the encoder_versions {', '.join(sorted(versions))}", code="versions-mixed", remedy=_REMEDY,
@@ -163,13 +161,13 @@ def read_parts(folder: Path, *, among: Collection[str] | None = None) -> Embeddi
     dimensions = {matrix.shape[1] for matrix in matrices}
     if len(dimensions) > 1:
         raise ArtifactError(f"{folder} mixes vectors of {sorted(dimensions)} values", code="versions-mixed", remedy=_REMEDY)
+    order = pc.sort_indices(texts["clip_id"])  # the same, however the rows lie in parts
+    clip_ids, digests = (texts[name].take(order).to_pylist() for name in ("clip_id", "digest"))
     if len(set(clip_ids)) != len(clip_ids):
         twice = sorted(clip_id for clip_id, num in Counter(clip_ids).items() if num > 1)[:5]
         raise ArtifactError(f"{folder} holds clips twice: {', '.join(twice)}", code="clips-repeated", remedy=_REMEDY)
-    order = sorted(range(len(clip_ids)), key=clip_ids.__getitem__)  # the same, however the rows lie in parts
     embeddings = Embeddings(
-        [clip_ids[row] for row in order], _in_order(matrices, order), versions.pop() if versions else "",
-        [digests[row] for row in order],
+        clip_ids, _in_order(matrices, np.asarray(order, np.int64)), versions[0] if versions else "", digests,
     )
     _check_vectors(embeddings, folder)
     return embeddings
@@ -204,10 +202,10 @@ def read_rows(part: Path, rows: Sequence[int]) -> NDArray[np.float32]:
     return _matrix_of(_read_table(part), part)[list(rows)]
 
 
-def _in_order(matrices: list[NDArray[np.float32]], order: Sequence[int]) -> NDArray[np.float32]:
+def _in_order(matrices: list[NDArray[np.float32]], order: NDArray[np.int64]) -> NDArray[np.float32]:
     """Join matrices, with row `order[i]` of all of them at `i`; each is dropped as soon as it is copied."""
     places = np.empty(len(order), dtype=np.int64)
-    places[list(order)] = np.arange(len(order))
+    places[order] = np.arange(len(order))
     joined = np.empty((len(order), matrices[0].shape[1]), dtype=np.float32)
     start = 0
     while matrices:

@@ -30,7 +30,7 @@ from vidseek_retrieval.index.payload import payload_fields
 from vidseek_retrieval.index.score_spread import MAX_CLIPS, MAX_QUERIES, evenly, score_spread
 from vidseek_retrieval.index.values import CAPTION_VECTOR, VIDEO_VECTOR, WORDS_VECTOR
 from vidseek_retrieval.settings import IndexSettings, Vector
-from vidseek_retrieval.vectors.registry import index_vectors, vector_names
+from vidseek_retrieval.vectors.registry import index_vectors
 
 BUILD_FORMAT = 8
 """Counted up when equal content would make another collection, so that it is built again."""
@@ -100,14 +100,16 @@ class Points:
         rows = self.clips.by_id[evenly(range(len(self)), MAX_CLIPS)]
         texts = _text_sample(self.tables.text_vectors, MAX_QUERIES)
         spreads = {VIDEO_VECTOR: score_spread(self.tables.embeddings.vectors[self.clips.places[rows]], texts)}
-        others = [name for name in vector_names("dense") if name in self.settings.vectors and name != VIDEO_VECTOR]
-        if others:
-            num_videos = max(1, MAX_CLIPS * len(self.clips.videos) // len(self))
-            sample = list(self.of_videos(evenly(self.clips.videos, num_videos)))
-            for name in others:
-                found = [np.asarray(point.vectors[name]) for point in sample if name in point.vectors]
+        num_videos = max(1, MAX_CLIPS * len(self.clips.videos) // len(self))
+        videos = frozenset(evenly(self.clips.videos, num_videos))
+        tables = self.tables.of_videos(videos)
+        clip_ids = [each.decode() for each in self.clips.clip_ids[self._rows_of(videos)].tolist()]
+        for each in index_vectors():
+            if each.kind == "dense" and each.name in self.settings.vectors and each.name != VIDEO_VECTOR:
+                value_of = each.values(tables)
+                found = [np.asarray(value) for clip_id in clip_ids if (value := value_of(clip_id)) is not None]
                 if found:
-                    spreads[name] = score_spread(np.stack(found), texts)
+                    spreads[each.name] = score_spread(np.stack(found), texts)
         return spreads
 
     def _rows_of(self, video_ids: Collection[str]) -> NDArray[np.int64]:

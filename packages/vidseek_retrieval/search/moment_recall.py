@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from vidseek_media.tables import CLIPS, is_among, read_table
+from vidseek_media.cutting.cut import are_of_cut
+from vidseek_media.tables import CLIPS, is_among, read_columns
 from vidseek_quality.intervals import share_interval
-from vidseek_retrieval.embedding.embed_texts import read_texts, text_matrix
+from vidseek_retrieval.embedding.embed_texts import read_text_table
 from vidseek_retrieval.embedding.embedding_parts import read_parts
 from vidseek_retrieval.index.score_spread import MAX_CLIPS, evenly, score_spread
 from vidseek_retrieval.search.moments import Moment, RankedClip, first_moments, rankings
@@ -65,8 +67,8 @@ class PublishedWindows:
         Raises:
             ArtifactError: a table is missing or broken.
         """
-        table = read_table(cut_dir / "clips.parquet", CLIPS, columns=["clip_id", "video_id", "start_ms", "end_ms", "cut"])
-        table = table[[cut in list(modes) for modes in table["cut"]]]
+        rows = read_columns(cut_dir / "clips.parquet", CLIPS, columns=["clip_id", "video_id", "start_ms", "end_ms", "cut"])
+        table = rows.filter(pa.array(are_of_cut(rows, cut))).drop_columns("cut").to_pandas()
         drawn, half = _drawn(table["video_id"], most, always)
         kept = table if drawn is None else table[is_among(table["video_id"], drawn)]
         embeddings = read_parts(embed_dir / "parts", among=kept["clip_id"].tolist())
@@ -77,7 +79,7 @@ class PublishedWindows:
             RankedClip(clip, video, start, end, 0.0) for clip, video, start, end in zip(*spans, strict=True)
         ]
         vectors = embeddings.vectors[[row_of[clip.clip_id] for clip in clips]]
-        texts = text_matrix(read_texts(embed_dir, encoder_version=embeddings.encoder_version))
+        texts = read_text_table(embed_dir, encoder_version=embeddings.encoder_version).vectors
         spread = score_spread(vectors[evenly(range(len(clips)), MAX_CLIPS)], texts)
         num_published = len(clips) if drawn is None else len(table)
         return PublishedWindows(tuple(clips), vectors, spread, num_published, half)

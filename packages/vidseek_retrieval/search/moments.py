@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -183,22 +184,43 @@ class Ranking:
     """One for each clip; they are rounded to `SCORE_DIGITS` before they are ordered."""
 
     def __iter__(self) -> Iterator[RankedClip]:
-        high = math.inf
-        for num in (*_SORTED_AT_FIRST, len(self.scores)):
-            is_part = num < len(self.scores)
-            low = round(float(np.partition(self.scores, -num)[-num]), SCORE_DIGITS) if is_part else -math.inf
-            rows = np.flatnonzero((self.scores >= low - _ROUNDING) & (self.scores <= high + _ROUNDING))
-            scores = np.round(self.scores[rows].astype(np.float64), SCORE_DIGITS)
-            within = (scores >= low) & (scores < high)
-            rows, scores = rows[within], scores[within]
-            for place in np.argsort(-scores, kind="stable").tolist():  # stable: in the order of clip_id
-                clip = self.clips[rows[place]]
-                yield RankedClip(
-                    clip.clip_id, clip.video_id, clip.start_ms, clip.end_ms, float(scores[place]), clip.duplicate_of
-                )
-            if not is_part:
+        part = self._first
+        for num in (*_SORTED_AT_FIRST[1:], len(self.scores)):
+            yield from self._clips_of(part)
+            if part.low == -math.inf:
                 return
-            high = low
+            part = self._sorted(num, high=part.low)
+        yield from self._clips_of(part)
+
+    def _clips_of(self, part: _Sorted) -> Iterator[RankedClip]:
+        for row, score in zip(part.rows, part.scores, strict=True):
+            clip = self.clips[row]
+            yield RankedClip(clip.clip_id, clip.video_id, clip.start_ms, clip.end_ms, score, clip.duplicate_of)
+
+    @cached_property
+    def _first(self) -> _Sorted:
+        """What is read most often: several readers of one ranking sort it once."""
+        return self._sorted(_SORTED_AT_FIRST[0], high=math.inf)
+
+    def _sorted(self, num: int, *, high: float) -> _Sorted:
+        """Return those of the best `num` clips that score less than `high`, best first."""
+        is_part = num < len(self.scores)
+        low = round(float(np.partition(self.scores, -num)[-num]), SCORE_DIGITS) if is_part else -math.inf
+        rows = np.flatnonzero((self.scores >= low - _ROUNDING) & (self.scores <= high + _ROUNDING))
+        scores = np.round(self.scores[rows].astype(np.float64), SCORE_DIGITS)
+        within = (scores >= low) & (scores < high)
+        rows, scores = rows[within], scores[within]
+        order = np.argsort(-scores, kind="stable")  # stable: in the order of clip_id
+        return _Sorted(low, rows[order].tolist(), scores[order].tolist())
+
+
+class _Sorted(NamedTuple):
+    """A part of a ranking, best first."""
+
+    low: float
+    """The least score that its clips may have."""
+    rows: list[int]
+    scores: list[float]
 
 
 def cut_off(ranking: Iterable[RankedClip], *, limit: int, margin: float) -> list[RankedClip]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import pandas as pd
 
-from vidseek_media.cutting.cut import caption_span, read_clips
+from vidseek_media.cutting.cut import caption_span, clip_of, read_clip_columns
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.records import Clip, Rejection, Span, Video
 from vidseek_media.sources.ingest import read_videos
@@ -127,30 +127,57 @@ _Row: TypeAlias = dict[str, object]
 @dataclass(frozen=True)
 class _Archive:
     videos: dict[str, Video]
-    clips: dict[str, list[Clip]]
-    """By video_id."""
+    clips: _Clips
     sidecar: pd.DataFrame
     transcripts: dict[str, list[Cue]]
-    _by_span: dict[str, dict[Span, Clip]] = field(default_factory=dict)
-    """By video_id, of videos that were asked for."""
 
-    def clip_at(self, wanted: Span, video: Video) -> Clip | None:
-        """Return the clip of a video that a caption of this span makes; None if there is none."""
-        if video.video_id not in self._by_span:
-            self._by_span[video.video_id] = {(clip.start_ms, clip.end_ms): clip for clip in self.clips[video.video_id]}
+    def clip_at(self, wanted: Span, video: Video) -> str | None:
+        """Return the id of the clip of a video that a caption of this span makes; None if there is none."""
         span = caption_span(wanted, video.duration_ms, video.duration_ms)
-        return None if span is None else self._by_span[video.video_id].get(span)
+        return None if span is None else self.clips.at(video.video_id, span)
 
     @classmethod
     def load(cls, ingest_dir: Path, cut_dir: Path) -> _Archive:
-        clips: dict[str, list[Clip]] = defaultdict(list)
-        for cut in read_clips(cut_dir):
-            clips[cut.video_id].append(cut)
         cues: dict[str, list[Cue]] = defaultdict(list)
         for row in read_table(ingest_dir / "transcripts.parquet", TRANSCRIPTS).itertuples(index=False):
             cues[row.video_id].append(Cue(int(row.start_ms), int(row.end_ms), tuple(row.lines)))
         videos = {video.video_id: video for video in read_videos(ingest_dir)}
-        return cls(videos, clips, read_table(ingest_dir / "sidecar.parquet", SIDECAR), cues)
+        return cls(videos, _Clips(cut_dir), read_table(ingest_dir / "sidecar.parquet", SIDECAR), cues)
+
+
+class _Clips:
+    """The clips of videos, each made when it is asked for: most captions need no more than the id of theirs."""
+
+    def __init__(self, cut_dir: Path) -> None:
+        self._folder = cut_dir
+        self._columns = read_clip_columns(cut_dir)
+        self._rows: dict[str, list[int]] = defaultdict(list)
+        for row, video_id in enumerate(self._columns.video_ids):
+            self._rows[video_id].append(row)
+        self._by_span: dict[str, dict[Span, str]] = {}
+
+    def of(self, video_id: str) -> list[Clip]:
+        """Return the clips of a video, in order."""
+        columns = self._columns
+        return [clip_of(tuple(column[row] for column in columns), self._folder)  # type: ignore[arg-type]
+                for row in self._rows.get(video_id, ())]
+
+    def num_of(self, video_id: str) -> int:
+        """Return the number of clips of a video."""
+        return len(self._rows.get(video_id, ()))
+
+    def at(self, video_id: str, span: Span) -> str | None:
+        """Return the id of the clip of a video with this span; None if there is none."""
+        if video_id not in self._by_span:
+            ids, starts, ends = self._columns.clip_ids, self._columns.starts_ms, self._columns.ends_ms
+            self._by_span[video_id] = {(starts[row], ends[row]): ids[row] for row in self._rows.get(video_id, ())}
+        return self._by_span[video_id].get(span)
+
+    def untold(self, told: Set[object]) -> list[Clip]:
+        """Return the clips whose id is not among these, in order of video."""
+        return [
+            clip_of(row, self._folder) for row in zip(*self._columns, strict=True) if row[0] not in told
+        ]
 
 
 def _from_source(source: str, archive: _Archive, max_characters: int) -> tuple[list[_Row], list[Rejection]]:
@@ -167,12 +194,12 @@ def _news(found: Iterable[_Row], rows: Iterable[_Row]) -> list[_Row]:
 
 def _untold(archive: _Archive, rows: Iterable[_Row]) -> list[Clip]:
     told = {row["clip_id"] for row in rows}
-    return [clip for own in archive.clips.values() for clip in own if str(clip.clip_id) not in told]
+    return archive.clips.untold(told)
 
 
 def _from_llm(archive: _Archive, written: Iterable[Written]) -> list[_Row]:
     return [
-        {**_caption(archive.videos[each.clip.video_id], each.clip, text, each.writers[detail]),
+        {**_caption(archive.videos[each.clip.video_id], str(each.clip.clip_id), text, each.writers[detail]),
          "cost_usd": each.cost_usd / len(each.texts), "model": each.model}
         for each in written for detail, text in each.texts.items()
     ]
@@ -191,45 +218,45 @@ def _from_files(archive: _Archive) -> tuple[list[_Row], list[Rejection]]:
                 f"a caption is of {row.video_id}, which is no ingested video", code="tables-disagree",
                 remedy="Run `dvc repro`",
             )
-        own = archive.clips[video.video_id]
         wanted = (int(row.start_ms), int(row.end_ms)) if is_timed else None
         if is_numbered:
-            clip = next((c for c in own if c.index == int(row.clip_index)), None)
-            if clip is None:
+            own = archive.clips.of(video.video_id)
+            clip_id = next((str(clip.clip_id) for clip in own if clip.index == int(row.clip_index)), None)
+            if clip_id is None:
                 rejections.append(_no_index(video, int(row.clip_index), len(own), row.text))
                 continue
         else:
-            clip = archive.clip_at(wanted, video) if wanted is not None else _clip_of_whole(video, own)
-        if wanted is not None and clip is None:
+            clip_id = archive.clip_at(wanted, video) if wanted is not None else _clip_of_whole(video, archive.clips)
+        if wanted is not None and clip_id is None:
             rejections.append(_no_clip(video, wanted, row.text))
             continue
         annotations = {"split": row.split, "gallery": row.gallery, "contrast": row.contrast, "axis": row.axis}
         writer = row.writer if isinstance(row.writer, str) and row.writer else "file"
-        rows.append(_caption(video, clip, row.text, writer, **annotations))
+        rows.append(_caption(video, clip_id, row.text, writer, **annotations))
     return rows, rejections
 
 
 def _from_transcripts(archive: _Archive, max_characters: int) -> list[_Row]:
     return [
-        _caption(archive.videos[video_id], clip, text, "transcript")
+        _caption(archive.videos[video_id], str(clip.clip_id), text, "transcript")
         for video_id, cues in archive.transcripts.items() if video_id in archive.videos
-        for clip in archive.clips[video_id]
+        for clip in archive.clips.of(video_id)
         if (text := said_in(cues, clip.start_ms, clip.end_ms, max_characters=max_characters))
     ]
 
 
 def _from_titles(archive: _Archive) -> list[_Row]:
     return [
-        _caption(video, _clip_of_whole(video, archive.clips[video.video_id]),
+        _caption(video, _clip_of_whole(video, archive.clips),
                  f"{video.category}, {video.title}" if video.category else video.title, "title")
         for video in archive.videos.values() if video.title
     ]
 
 
-def _caption(video: Video, clip: Clip | None, text: str, writer: str, **annotations: str) -> _Row:
+def _caption(video: Video, clip_id: str | None, text: str, writer: str, **annotations: str) -> _Row:
     return {
         "video_id": video.video_id,
-        "clip_id": None if clip is None else str(clip.clip_id),
+        "clip_id": clip_id,
         "text": text,
         "writer": writer,
         "cost_usd": 0.0,
@@ -242,9 +269,10 @@ def _caption(video: Video, clip: Clip | None, text: str, writer: str, **annotati
     }
 
 
-def _clip_of_whole(video: Video, clips: Sequence[Clip]) -> Clip | None:
-    whole = [clip for clip in clips if (clip.start_ms, clip.end_ms) == (0, video.duration_ms)]
-    return whole[0] if whole else clips[0] if len(clips) == 1 else None
+def _clip_of_whole(video: Video, clips: _Clips) -> str | None:
+    """Return the id of the clip that is the whole video, or its only one; None if there is neither."""
+    whole = clips.at(video.video_id, (0, video.duration_ms))
+    return whole or (str(clips.of(video.video_id)[0].clip_id) if clips.num_of(video.video_id) == 1 else None)
 
 
 def _no_clip(video: Video, wanted: Span, text: str) -> Rejection:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from vidseek_media.errors import ConfigError
 from vidseek_media.records import Refusal, Rejection, Video
@@ -229,9 +230,10 @@ def _alike(
         if (name := video.clip_of or video.source_id) and video.video_id in wanted:
             together.append((first.setdefault(name, video.video_id), video.video_id))
     if max_bits is not None:
-        hashes: dict[str, set[int]] = defaultdict(set)
+        of_videos: dict[str, list[NDArray[np.uint64]]] = defaultdict(list)
         for video_id, own in zip(frames["video_id"].tolist(), frames["hashes"].tolist(), strict=True):
-            hashes[video_id].update(own.tolist() if own is not None else ())
+            of_videos[video_id].append(np.asarray([] if own is None else own, np.uint64))
+        hashes = {video_id: np.concatenate(own) for video_id, own in of_videos.items()}
         together += remembered_near_duplicates(hashes, max_bits=max_bits, min_share=min_share, memory=memory)
     return together
 

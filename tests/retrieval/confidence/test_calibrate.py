@@ -77,7 +77,7 @@ def run(
     return calibrate(
         windows, root / "cut", table, TextVectors(encoder, kept), margin=0.02,
         general_pairs=root / "general.parquet" if general else None, max_queries=max_queries, feedback=feedback,
-        bootstrap=Bootstrap(50, 0), texts=texts,
+        bootstrap=Bootstrap(50, 0), texts=lambda: texts or {},
     )
 
 

@@ -12,8 +12,10 @@ from tests.retrieval.archive import VERSION, clip_row, video_row
 from tests.tiny_bundle import COLOURS, write_tiny_bundle
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError
+from vidseek_media.records import share_half
 from vidseek_media.tables import CAPTIONS, CLIPS, VIDEOS, write_table
-from vidseek_retrieval.embedding.embed_texts import _Captions, clip_texts, embed_texts, read_texts, text_id_of
+from vidseek_retrieval.embedding import embed_texts as embed_texts_module
+from vidseek_retrieval.embedding.embed_texts import clip_texts, embed_texts, read_texts, text_id_of
 
 
 def caption_row(video_id: str, clip: dict[str, object] | None, text: str) -> dict[str, object]:
@@ -55,24 +57,34 @@ SPANS = st.tuples(st.integers(0, 30), st.integers(1, 12))
 
 
 @given(
-    captions=st.lists(st.tuples(st.one_of(st.none(), SPANS), st.sampled_from("abcd")), max_size=9), clip=SPANS,
+    captions=st.lists(st.tuples(st.sampled_from("ab"), st.one_of(st.none(), SPANS), st.sampled_from("pqrs")), max_size=12),
+    clips=st.lists(st.tuples(st.sampled_from("ab"), SPANS), min_size=1, max_size=4, unique=True),
+    pairs_at_once=st.sampled_from([1, 3, 2**20]),
 )
-def test_captions__of_a_span_are_those_that_a_look_at_all_finds(
-    captions: list[tuple[tuple[int, int] | None, str]], clip: tuple[int, int]
+def test_clip_texts__of_a_span_are_those_that_a_look_at_all_finds(
+    tmp_path_factory: pytest.TempPathFactory, captions: list[tuple[str, tuple[int, int] | None, str]],
+    clips: list[tuple[str, tuple[int, int]]], pairs_at_once: int,
 ) -> None:
-    start, end = clip[0], sum(clip)
-    of_video = _Captions()
-    spans = [(span and (span[0], sum(span)), text) for span, text in captions]
-    for span, text in spans:
-        of_video.add(text, span)
-    of_video.sort()
-
-    def belongs(span: tuple[int, int]) -> bool:
-        return 2 * (min(end, span[1]) - max(start, span[0])) >= min(end - start, span[1] - span[0])
-
-    whole = sorted(text for span, text in spans if span is None)
-    timed = [text for _, text in sorted((span, text) for span, text in spans if span is not None and belongs(span))]
-    assert of_video.of_span(start, end) == list(dict.fromkeys([*whole, *timed]))
+    root = tmp_path_factory.mktemp("texts")
+    windows = {(video, at, at + length): clip_row(video * 32, 0, at, at + length) for video, (at, length) in clips}
+    spans = [(video, span and (span[0], sum(span)), text) for video, span, text in captions]
+    cut = {(video, *span): clip_row(video * 32, 1, *span, cut=("captions",)) for video, span, _ in spans if span}
+    rows = [caption_row(video * 32, cut[video, *span] if span else None, text) for video, span, text in spans]
+    cut = {**cut, **{key: {**row, "cut": ["captions", "windows"] if key in cut else ["windows"]}
+                     for key, row in windows.items()}}
+    write_table(root / "videos.parquet", [video_row(each * 32, f"{each}.mp4") for each in "ab"], VIDEOS)
+    write_table(root / "clips.parquet", list(cut.values()), CLIPS)
+    write_table(root / "captions.parquet", rows, CAPTIONS)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(embed_texts_module, "_PAIRS_AT_ONCE", pairs_at_once)
+        texts = clip_texts(root, root, root, cut="windows")
+    for (video, start, end), row in windows.items():
+        of_video = [(span, text) for name, span, text in spans if name == video]
+        whole = sorted(text for span, text in of_video if span is None)
+        timed = sorted((span, text) for span, text in of_video if span is not None)
+        said = [text for span, text in timed if share_half((start, end), span)]
+        assert texts[str(row["clip_id"])].spoken == "; ".join(dict.fromkeys([*whole, *said]))
+    assert len(texts) == len(windows)
 
 
 @pytest.fixture

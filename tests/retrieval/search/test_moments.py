@@ -196,7 +196,9 @@ def test_rankings__are_sorted_as_far_as_they_are_read() -> None:
     scores = np.random.default_rng(0).integers(0, 1000, num).astype(np.float32) / 1000  # five of each
     scores += np.random.default_rng(1).uniform(-4e-7, 4e-7, num).astype(np.float32)  # last bits, which break no tie
     ordered = sorted(clips, key=lambda each: each.clip_id)
-    ranking = list(Ranking(ordered, scores))
+    whole = Ranking(ordered, scores)
+    ranking = list(whole)
+    assert list(whole) == ranking, "a second reader gets the same"
     rounded = np.round(scores.astype(np.float64), 6).tolist()
     wanted = sorted((each._replace(score=score) for each, score in zip(ordered, rounded, strict=True)), key=rank_order)
     assert ranking == wanted

@@ -9,13 +9,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from vidseek_media.cutting.cut import are_of_cut
 from vidseek_media.errors import ArtifactError, GateFailed
-from vidseek_media.tables import CLIPS, VIDEOS, read_columns, read_table
+from vidseek_media.tables import CLIPS, VIDEOS, read_columns
 from vidseek_media.urls import bare_address, bare_url
 from vidseek_retrieval.index.clip_tables import ClipTables
 
@@ -80,7 +80,7 @@ def published_clips(tables: ClipTables) -> PublishedClips:
             f"{len(unknown)} embedded clips are not in {path}: {', '.join(sorted(unknown.to_pylist())[:_SHOWN])}",
             code="tables-disagree", remedy="Run `dvc repro`, so that clips and embeddings are of one run",
         )
-    wanted = clips.take(_rows_of_mode(_one(clips["cut"]), tables.cut))
+    wanted = clips.filter(pa.array(are_of_cut(clips, tables.cut)))
     _require_videos(wanted, tables)
     places = pc.index_in(wanted["clip_id"], value_set=embedded).combine_chunks()
     having = wanted.filter(pc.is_valid(places))
@@ -102,8 +102,11 @@ def video_payloads(ingest_dir: Path) -> dict[str, dict[str, Any]]:
     Raises:
         ArtifactError: the table of videos is missing or broken.
     """
-    videos = read_table(ingest_dir / "videos.parquet", VIDEOS)
-    return {str(video["video_id"]): _video_payload(video) for video in videos.to_dict("records")}
+    videos = read_columns(ingest_dir / "videos.parquet", VIDEOS)
+    texts = {name: videos[name] for name in ("video_id", "title", "channel", "category", "published_at", "thumbnail")}
+    columns = {**texts, "uri": pc.list_element(videos["uris"], 0), "duration_ms": videos["duration_ms"]}
+    rows = zip(*(column.to_pylist() for column in columns.values()), strict=True)
+    return {row[0]: _video_payload(dict(zip(columns, row, strict=True))) for row in rows}
 
 
 def halves_of_ids(clip_ids: NDArray[np.bytes_]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
@@ -122,11 +125,6 @@ def halves_of_ids(clip_ids: NDArray[np.bytes_]) -> tuple[NDArray[np.uint64], NDA
 
 def _one(column: pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks()
-
-
-def _rows_of_mode(cut: pa.ListArray, mode: str) -> NDArray[np.int64]:
-    parents = pc.list_parent_indices(cut)
-    return np.unique(np.asarray(parents.filter(pc.equal(pc.list_flatten(cut), mode)), np.int64))
 
 
 def _require_videos(wanted: pa.Table, tables: ClipTables) -> None:
@@ -156,7 +154,7 @@ def _in_order(clips: pa.Table, places: NDArray[np.int64], *, num_without_vector:
 
 
 def _video_payload(video: dict[str, Any]) -> dict[str, Any]:
-    uri = bare_url(video["uris"][0])  # a table of an earlier version may have it whole
+    uri = bare_url(video["uri"])  # a table of an earlier version may have it whole
     payload = {
         "video_id": video["video_id"],
         "title": video["title"] or PurePosixPath(uri).stem,
@@ -164,8 +162,8 @@ def _video_payload(video: dict[str, Any]) -> dict[str, Any]:
         "channel": video["channel"],
         "category": video["category"],
         "published_at": video["published_at"],
-        "duration_ms": int(video["duration_ms"]),
+        "duration_ms": video["duration_ms"],
         # A picture beside the video has no address; the service makes its own.
         "thumbnail_url": bare_address(video["thumbnail"]),
     }
-    return {name: value for name, value in payload.items() if not pd.isna(value) and value != ""}
+    return {name: value for name, value in payload.items() if value is not None and value != ""}
