@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.machine import machine
-from bench.teaching.controls import demo_settings, some_pairs
+from bench.teaching.controls import some_pairs
+from bench.teaching.seeds import demo_settings
 from pipelines.stage import PATHS
 from vidseek.params import load_params
 from vidseek_quality.intervals import interval_text
