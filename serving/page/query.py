@@ -13,6 +13,8 @@ from typing import Any
 
 import streamlit as st
 
+from serving.page.texts import TEXTS
+
 PAGE = 12
 MAX_SHOWN = 96
 MAX_QUERIES = 4
@@ -102,6 +104,18 @@ def examples(name: str) -> tuple[str, ...]:
     """Return the clip ids in the address under `like` or `unlike`; what is no id is passed over."""
     given = st.query_params.get_all(name)
     return tuple(dict.fromkeys(each for each in given if _CLIP_ID.fullmatch(each)))[:MAX_EXAMPLES]
+
+
+def fields() -> list[str]:
+    """Return what the address says to look in: names of `FIELDS`, or what the page calls them in any language."""
+    names = {label.casefold(): name for name in FIELDS for label in (name, *TEXTS[name])}
+    given = (names.get(each.casefold()) for each in st.query_params.get_all("in"))
+    return list(dict.fromkeys(name for name in given if name))
+
+
+def keep_fields() -> None:
+    """Write what is looked in into the address, by names that mean the same in every language."""
+    st.query_params["in"] = list(st.session_state["in"])
 
 
 def num_shown() -> int:

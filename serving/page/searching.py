@@ -65,8 +65,9 @@ def _options(written: str, facets: Mapping[str, Any]) -> tuple[Files, query.Quer
         )
         negative_text = st.text_input(t("not"), key="not", bind="query-params") or ""
         filters = _filters(facets)
+        st.session_state.setdefault("in", query.fields())  # bound, the address would have the words of one language
         fields = st.pills(
-            t("look_in"), query.FIELDS, selection_mode="multi", key="in", bind="query-params", format_func=t,
+            t("look_in"), query.FIELDS, selection_mode="multi", key="in", format_func=t, on_change=query.keep_fields,
             help=t("look_in_help"),
         ) or []
         sure = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +19,12 @@ MIN_APART = 2
 MAX_SHIFT_ROWS, MAX_SHIFT_COLUMNS = 2, 4
 """How far a picture may move from one frame to another, in parts of `SmallFrame.grey`: a sixth of the height, a fifth of
 the width."""
+
+_SHIFTS = sorted(
+    itertools.product(range(-MAX_SHIFT_ROWS, MAX_SHIFT_ROWS + 1), range(-MAX_SHIFT_COLUMNS, MAX_SHIFT_COLUMNS + 1)),
+    key=lambda shift: abs(shift[0]) + abs(shift[1]),
+)
+"""In parts, downwards and to the right; the smallest first."""
 
 MAX_FOUND_AGAIN = 0.38
 """Correlation of edges across a cut, at the shift that fits best. Most joints of real clips have at most 0.35; frames of
@@ -66,19 +73,23 @@ def _is_another_picture(grey: NDArray[np.uint8], at: int, reach: int) -> bool:
     before, after = grey[max(at - reach, 0) : at], grey[at : at + reach]
     if min(len(before), len(after)) < 2:
         return False
-    across = _found_again(before, after)
+    across = _found_again(before, after, enough=MAX_FOUND_AGAIN)
     if across > MAX_FOUND_AGAIN:
         return False
     return across <= MAX_SHARE_FOUND_AGAIN * min(_found_again(side[:-1], side[1:]) for side in (before, after))
 
 
-def _found_again(some: NDArray[np.uint8], others: NDArray[np.uint8]) -> float:
-    """Return the highest correlation of the edges of one picture with those of another, at the shift that fits best."""
+def _found_again(some: NDArray[np.uint8], others: NDArray[np.uint8], *, enough: float = 1.0) -> float:
+    """Return the highest correlation of the edges of one picture with those of another, at the shift that fits best.
+
+    From `enough` on, further shifts are not tried.
+    """
     height, width = some.shape[1:]
     best = -1.0
-    for down in range(-MAX_SHIFT_ROWS, MAX_SHIFT_ROWS + 1):
-        for right in range(-MAX_SHIFT_COLUMNS, MAX_SHIFT_COLUMNS + 1):
-            rows, columns = slice(max(down, 0), height + min(down, 0)), slice(max(right, 0), width + min(right, 0))
-            moved = slice(max(-down, 0), height + min(-down, 0)), slice(max(-right, 0), width + min(-right, 0))
-            best = max(best, float((edges_of(some[:, rows, columns]) @ edges_of(others[:, *moved]).T).max()))
+    for down, right in _SHIFTS:
+        rows, columns = slice(max(down, 0), height + min(down, 0)), slice(max(right, 0), width + min(right, 0))
+        moved = slice(max(-down, 0), height + min(-down, 0)), slice(max(-right, 0), width + min(-right, 0))
+        best = max(best, float((edges_of(some[:, rows, columns]) @ edges_of(others[:, *moved]).T).max()))
+        if best > enough:
+            break
     return best

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 import pytest
 
 from serving.page import duplicates_page, frame, moments, searching
-from serving.page.texts import text
+from serving.page.texts import TEXTS, text
 from tests.serving.api.test_admin import ADMIN_KEY, KEY, ROW, write_found
 from tests.serving.colours import (
     BASE_VERSION,
@@ -427,3 +427,21 @@ def test_saved__asks_for_the_admin_key_where_the_api_wants_one(
         app.button(key="save-0").click().run()
     [saved] = SavedTable(archive.saved).searches()
     SavedTable(archive.saved).remove(saved.id)
+
+
+@pytest.mark.parametrize("given", ["ocr", "On-screen text", TEXTS["ocr"][1]])
+@pytest.mark.parametrize("lang", ["en", "ko"])
+def test_fields__of_an_address_hold_in_every_language(
+    given: str, lang: str, worded: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIDSEEK_URL", worded)
+    app = opened(q="harbour reopens", lang=lang, **{"in": given})
+    assert app.button_group(key="in").value == ["ocr"]
+    assert titles(app) == ["blue"]  # green says it, and does not show it
+
+
+def test_fields__that_are_chosen_stand_in_the_address_by_name(worded: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIDSEEK_URL", worded)
+    app = opened(q="harbour reopens")
+    app.button_group(key="in").set_value(["ocr"]).run()
+    assert app.query_params["in"] == "ocr" and titles(app) == ["blue"]

@@ -79,7 +79,11 @@ class _Whisper:
                 f"speech.options are not taken by faster-whisper: {error}", code="settings-disagree",
                 remedy="Mend speech.options in params.yaml",
             ) from error
-        except Exception as error:  # the hub's client, CTranslate2 and tokenizers each raise their own
+        except FileNotFoundError as error:  # the hub's client raises one of its own for a name that was not loaded before
+            if _is_folder(model):
+                raise _missing(model, str(error)) from error
+            raise _missing(model, "there is no such folder, and the hub's cache has no model of that name") from error
+        except Exception as error:  # CTranslate2 and tokenizers each raise their own
             raise _missing(model, f"{type(error).__name__}: {str(error)[:300]}") from error
 
     def transcribe(self, samples: Samples, *, language: str | None) -> list[Utterance]:

@@ -70,9 +70,12 @@ def test_transcribe__an_option_that_whisper_does_not_know(folder: Path) -> None:
 def test_open__a_model_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / "empty").mkdir()
-    for model in (str(tmp_path / "nowhere"), str(tmp_path / "empty"), "~/no/such/folder"):
+    monkeypatch.chdir(tmp_path)
+    for model in (str(tmp_path / "nowhere"), str(tmp_path / "empty"), "~/no/such/folder", "models/none", "nobody/nothing"):
         with raises(ConfigError, code="speech-model-missing", naming=model, remedy="model.bin"):
             FasterWhisperEngine().open(model=model, language=None, options={})
+    with raises(ConfigError, code="speech-model-missing", naming="no such folder"):
+        FasterWhisperEngine().open(model="models/none", language=None, options={})
 
 
 def test_open__asks_for_a_model_and_refuses_options_that_are_none() -> None:
