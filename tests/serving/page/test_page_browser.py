@@ -227,7 +227,6 @@ def test_fields__filter_are_shown_and_tags_are_set_and_removed(
         sync_api.expect(tags).to_contain_text("night, <i>late</i>")
         assert tab.locator("video.vs-video").bounding_box()["width"] > 600, "the page has lost its style sheet"
         look_at(tab, "tagged")
-        tab.keyboard.press("Escape")  # the list of other tags
         tags.get_by_role("button", name="<b>rain</b> *1*").locator("visible=true").first.click()
         wait_until(lambda: len(read_tags(archive.decisions)) == 2)
         assert [(each.tag, each.has_tag) for each in read_tags(archive.decisions)] == [
