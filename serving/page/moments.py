@@ -13,7 +13,7 @@ import streamlit as st
 from serving.page import query
 from serving.page.basket.basket_page import save_link
 from serving.page.basket.contents import KeptMoment, kept, toggle
-from serving.page.frame import admin_api, api, ask, clock, span, t
+from serving.page.frame import admin_api, api, ask, ask_for_admin_key, clock, show_problem, span, t
 from serving.page.shown import address
 from vidseek.client import Problem
 from vidseek.matches import from_first_match, split_at_matches
@@ -87,6 +87,7 @@ def _show_player(clip_id: str) -> None:
     st.html(
         f'<div class="vs-title">{html.escape(clip["title"])}</div>'
         f'<div class="vs-facts">{html.escape(_line(clip))}</div>'
+        f'{_own_fields(clip, without="tags")}'
         f'{_player(playing, clip, query.playing_at())}'
     )
     _show_tags(playing, clip)
@@ -105,34 +106,38 @@ def _show_player(clip_id: str) -> None:
 
 
 def _show_tags(clip_id: str, clip: Mapping[str, Any]) -> None:
-    """Show the tags of a clip, each with a button that removes it, and a line for another one."""
+    """Show the tags of a clip, where one is removed, picked from those of the archive, or written."""
     tagged: dict[str, list[str]] = st.session_state.setdefault("tagged", {})  # until they are published
-    tags = tagged.get(clip_id, (clip.get("fields") or {}).get("tags", []))
-    with st.container(horizontal=True, gap="xxsmall", key="tags"):
-        for place, each in enumerate(tags):
-            st.button(
-                f"{_plain(each)} ✗", key=f"tag-{place}", help=t("tag_remove"), on_click=_tag, args=(clip_id, each, False),
-            )
-        st.text_input(
-            t("tag_add"), key=f"tag-of-{clip_id}", label_visibility="collapsed", placeholder=t("tag_add"), max_chars=256,
-            width=200, on_change=_tag_as_written, args=(clip_id,),
+    tags = tagged.get(clip_id, list((clip.get("fields") or {}).get("tags", [])))
+    known = (ask(lambda: api().facets()).get("fields") or {}).get("tags", {}).get("values", [])
+    st.session_state.setdefault(key := f"tags-of-{clip_id}", tags)
+    with st.container(key="tags"):
+        st.multiselect(
+            t("tags"), list(dict.fromkeys([*tags, *(each["value"] for each in known)])), key=key, placeholder=t("tag_add"),
+            accept_new_options=True, select_all=False, on_change=_tag_as_chosen, args=(clip_id, tuple(tags)),
         )
+        problem, with_key = st.session_state.get("tag_problem", (None, None))
+        if problem is not None and problem.name != "key_wrong":
+            show_problem(problem)
+        elif problem is not None and with_key == st.session_state.get("admin_key_given"):  # no other was given since
+            ask_for_admin_key()
+        elif clip_id in tagged:  # a toast would take the place of the style sheet: the dialog alone is drawn anew
+            st.caption(t("tagged"))
 
 
-def _tag_as_written(clip_id: str) -> None:
-    written = str(st.session_state.get(f"tag-of-{clip_id}") or "").strip()
-    if written:
-        _tag(clip_id, written, True)
-        st.session_state[f"tag-of-{clip_id}"] = ""
-
-
-def _tag(clip_id: str, tag: str, has_tag: bool) -> None:
-    try:
-        st.session_state["tagged"][clip_id] = admin_api().tag_clip(clip_id, tag, has_tag=has_tag)
-    except Problem as problem:
-        st.session_state["notice"] = problem
-        return
-    st.toast(t("tagged"))
+def _tag_as_chosen(clip_id: str, before: tuple[str, ...]) -> None:
+    key = f"tags-of-{clip_id}"
+    st.session_state.pop("tag_problem", None)
+    chosen = [written for each in st.session_state[key] if (written := each.strip())]
+    st.session_state[key] = list(before)
+    added, removed = ([each for each in one if each not in other] for one, other in ((chosen, before), (before, chosen)))
+    for tag, has_tag in [*((each, True) for each in added), *((each, False) for each in removed)]:
+        try:
+            tags = admin_api().tag_clip(clip_id, tag, has_tag=has_tag)
+        except Problem as problem:
+            st.session_state["tag_problem"] = (problem, st.session_state.get("admin_key_given"))
+            return
+        st.session_state["tagged"][clip_id] = st.session_state[key] = tags
 
 
 def _show_transcript(clip_id: str, clip: Mapping[str, Any]) -> None:
@@ -212,14 +217,19 @@ def _facts(hit: Mapping[str, Any], title: str, facts: Mapping[str, Any] | None) 
     )
 
 
-def _own_fields(hit: Mapping[str, Any]) -> str:
-    """Return the declared fields of a moment as one line; empty where it has none."""
+def _own_fields(hit: Mapping[str, Any], *, without: str = "") -> str:
+    """Return the declared fields of a moment, or all but one, as one line; empty where it has none."""
     said = [
-        f"{name}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
-        for name, value in (hit.get("fields") or {}).items()
+        f"{name}: {', '.join(map(_short, value if isinstance(value, list) else [value]))}"
+        for name, value in (hit.get("fields") or {}).items() if name != without
     ]
     line = html.escape(" · ".join(said), quote=True)
     return f'<div class="vs-facts" title="{line}">{line}</div>' if said else ""
+
+
+def _short(value: object) -> str:
+    """A midnight is its day."""
+    return str(value).removesuffix("T00:00:00Z")
 
 
 def _evidence(hit: Mapping[str, Any]) -> str:

@@ -26,6 +26,7 @@ LOOKUPS = 8
 Files = Sequence[tuple[str, bytes]]
 _IN_OPTIONS = {"not", "channel", "category", "after", "before", "shortest", "longest", "sure", "in"}
 """What the address says that is under the fold."""
+_ENDS = (("least", "own_from"), ("greatest", "own_to"))
 _OWN = "f_"
 """Before the name of a declared field, in the address."""
 
@@ -124,18 +125,18 @@ def _own_filter(name: str, facet: Mapping[str, Any]) -> Any:
         return query.own_filter(facet, chosen, None, None)
     if facet["least"] is None:
         return None
-    ends: list[Any] = []
-    for place, end in (("least", "own_from"), ("greatest", "own_to")):
-        label = t(end, field=name)
-        if facet["kind"] == "datetime":
-            ends.append(st.date_input(label, None, key=f"{key}_{place}", bind="query-params", width=200))
-        else:
-            step = 1 if facet["kind"] == "integer" else None
-            ends.append(st.number_input(
-                label, value=None, step=step, placeholder=str(facet[place]), key=f"{key}_{place}", bind="query-params",
-                width=200,
-            ))
+    with st.container(horizontal=True, width=416):  # both ends in one row
+        ends = [_own_end(facet, place, t(end, field=name), key) for place, end in _ENDS]
     return query.own_filter(facet, [], *ends)
+
+
+def _own_end(facet: Mapping[str, Any], place: str, label: str, key: str) -> Any:
+    """Show the widget for one end of a range, and return what it holds."""
+    told: dict[str, Any] = {"key": f"{key}_{place}", "bind": "query-params", "width": 200}
+    if facet["kind"] == "datetime":
+        return st.date_input(label, None, **told)
+    step = 1 if facet["kind"] == "integer" else None
+    return st.number_input(label, value=None, step=step, placeholder=str(facet[place]), **told)
 
 
 def _show_examples(asked: query.QueryOptions) -> None:

@@ -99,7 +99,7 @@ def test_embed__no_lane_is_without_a_batch(
 def test_embed__a_lane_that_waits_neither_overtakes_nor_lets_the_batches_pile_up(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder, started = Encoder.load(bundle, threads=1, lanes=2), threading.Barrier(2, timeout=20)
+    encoder, started = Encoder.load(bundle, threads=1, lanes=2), threading.Barrier(2, timeout=120)
     run, encode = Encoder._run_batch, Tokenizer.encode
     made: list[int] = []
     seen: list[int] = []

@@ -24,7 +24,7 @@ from vidseek_media.tables import CLIPS, FRAMES, REJECTED, VIDEOS, read_table
 NUM_MUTATIONS = int(os.environ.get("VIDSEEK_MUTATIONS", "36"))
 SEED = int(os.environ.get("VIDSEEK_MUTATIONS_SEED", "0"))
 BATCH = 100
-TIMEOUT_SECONDS = 60.0
+TIMEOUT_SECONDS = 300.0
 MAX_BYTES = 2**20
 """Of a real file that is mutated."""
 

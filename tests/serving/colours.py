@@ -18,6 +18,7 @@ from tests.copying import copy_tree
 from tests.retrieval.archive import clip_row, video_row, write_archive
 from tests.tiny_bundle import COLOURS, colour_vector, write_tiny_bundle
 from vidseek.archive import Archive
+from vidseek_media.fields.statements import FieldTable, write_fields
 from vidseek_media.text.segments import Segment, write_segments
 from vidseek_retrieval.confidence.calibration import Calibration
 from vidseek_retrieval.index.publish import publish
@@ -58,10 +59,10 @@ def _write_colours(root: Path, encoder_version: str, titles: Mapping[str, str] |
 def publish_colours(
     root: Path, *, encoder_version: str = VERSION, folder: str = "tapes", titles: Mapping[str, str] | None = None,
     calibration: Calibration | None = None, alias: str = "clips", turned: int = 0,
-    segments: Mapping[str, Mapping[str, Sequence[Segment]]] | None = None,
+    segments: Mapping[str, Mapping[str, Sequence[Segment]]] | None = None, fields: FieldTable | None = None,
 ) -> str:
     """Publish (again); gives the collection's name. `turned`: each colour's clips look like so many colours further on.
-    `segments` are by field and video_id."""
+    `segments` are by field and video_id, `fields` what the user declared."""
     videos = [
         video_row(
             video_id_of_colour(name), f"{folder}/{name}.mp4", title=(titles or {}).get(video_id_of_colour(name), ""),
@@ -76,11 +77,14 @@ def publish_colours(
     vectors = np.stack([colour_vector(colour) for colour in (*colours[turned:], *colours[:turned]) for _ in range(3)])
     data = root / ("data" if alias == "clips" else f"data-{alias}")
     tables = write_archive(data, videos, clips, vectors, encoder_version=encoder_version)
+    if fields:
+        write_fields(data / "fields", fields)
     for field, of_videos in (segments or {}).items():
         write_segments(data / field, of_videos)
     return publish(
         **tables, segment_dirs={field: [data / field] for field in segments or {}}, index=root / "index", alias=alias,
         calibration=calibration, keep_previous=1 if alias == "clips" else 0,
+        fields_dir=data / "fields" if fields else None,
     ).collection
 
 

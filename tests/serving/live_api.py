@@ -22,6 +22,9 @@ from tests.tiny_bundle import COLOURS
 from vidseek.archive import Archive
 from vidseek.params import Settings
 from vidseek.settings import ServeSettings
+from vidseek_media.fields.declared import fields_of
+from vidseek_media.fields.statement import Statement
+from vidseek_media.fields.statements import FieldTable
 from vidseek_media.ids import clip_id_of
 from vidseek_media.tables import CLIPS, FRAMES, PAIRS, SIDECAR, read_table, write_table
 from vidseek_media.text.segments import Segment
@@ -81,6 +84,21 @@ def write_taught_archive(root: Path) -> Archive:
         for clip in read_table(archive.cut / "clips.parquet", CLIPS).itertuples()
     ]
     write_table(archive.frames / "frames.parquet", frames, FRAMES)
+    return archive
+
+
+def write_field_archive(root: Path) -> Archive:
+    """The same, and each video has a camera and a take; red is tagged."""
+    archive = write_video_archive(root)
+    declared = fields_of({"camera": "keyword", "take": "integer", "shot_at": "datetime", "tags": ["keyword"]})
+    said = [Statement(video_id_of_colour("red"), "tags", ("<b>rain</b> *1*",))]
+    for number, colour in enumerate(COLOURS):
+        video_id = video_id_of_colour(colour)
+        said += [
+            Statement(video_id, "camera", ("AB"[number % 2],)), Statement(video_id, "take", (number,)),
+            Statement(video_id, "shot_at", (f"2026-03-0{number + 1}T00:00:00Z",)),
+        ]
+    publish_colours(root, fields=FieldTable(declared, tuple(said)))
     return archive
 
 

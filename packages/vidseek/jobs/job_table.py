@@ -21,7 +21,6 @@ from vidseek.sqlite_file import SqliteFile
 from vidseek_media.errors import ArtifactError, InputRejected, VidseekError
 
 TABLE_NAME = "jobs.sqlite3"
-STATES = ("queued", "running", "done", "rejected", "failed", "cancelled")
 State = Literal["queued", "running", "done", "rejected", "failed", "cancelled"]
 Kind = Literal["add", "remove", "scan"]
 OPEN: tuple[State, ...] = ("queued", "running")

@@ -114,41 +114,6 @@ def fold_duplicates(moments: Sequence[Moment]) -> list[Moment]:
     return [moment for moment in moments if moment.duplicate_of not in videos]
 
 
-def rank_exact(
-    query_vectors: NDArray[np.float32],
-    clip_vectors: NDArray[np.float32],
-    clips: Sequence[RankedClip],
-    *,
-    limit: int = NUM_CLIPS,
-    margin: float = 0.0,
-) -> list[list[RankedClip]]:
-    """Return the exact ranking of all clips for each query, in the order in which a published collection is searched.
-
-    Args:
-        query_vectors: Shape (num_queries, dimension), unit rows.
-        clip_vectors: Shape (num_clips, dimension), unit rows.
-        clips: The clip of each row of `clip_vectors`; their scores are ignored.
-        limit: Number of clips kept for each query, at least 1.
-        margin: Clips that score at most this much below the last kept one are kept too, at least 0.
-
-    Returns:
-        For each query its clips with their cosines as scores, best first; ties are ordered by clip_id.
-
-    Raises:
-        ValueError: the number of clips is not the number of vectors.
-
-    Examples:
-        >>> clips = [RankedClip("a", "v", 0, 3000, 0.0), RankedClip("b", "v", 3000, 6000, 0.0)]
-        >>> vectors = np.eye(2, dtype=np.float32)
-        >>> [[best, _]] = rank_exact(vectors[1:], vectors, clips)
-        >>> best.clip_id, best.score
-        ('b', 1.0)
-    """
-    if len(clips) != len(clip_vectors):
-        raise ValueError(f"{len(clips)} clips for {len(clip_vectors)} vectors")
-    return [cut_off(ranking, limit=limit, margin=margin) for ranking in rankings(query_vectors, clip_vectors, clips)]
-
-
 def rankings(
     query_vectors: NDArray[np.float32], clip_vectors: NDArray[np.float32], clips: Sequence[RankedClip]
 ) -> Iterator[Ranking]:

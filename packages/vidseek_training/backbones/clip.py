@@ -12,7 +12,7 @@ from vidseek_training.backbones.base import Backbone, BackboneSpec
 from vidseek_training.backbones.modules.averaging import FrameAveraging
 from vidseek_training.backbones.modules.stem import ConvStem, ResidualStem
 from vidseek_training.backbones.registry import register
-from vidseek_training.backbones.transformers_family import TransformersFamily, transformers_config
+from vidseek_training.backbones.transformers_family import CLIP_LORA_ENDS, TransformersFamily, transformers_config
 
 if TYPE_CHECKING:
     from transformers import CLIPModel
@@ -23,12 +23,7 @@ _STEMS = {"conv": ConvStem, "residual": ResidualStem}
 class FrameAveragedCLIP(FrameAveraging):
     """Any CLIPModel."""
 
-    lora_ends: ClassVar[dict[str, tuple[str, ...]]] = {
-        "attention": (".q_proj", ".k_proj", ".v_proj", ".out_proj"),
-        "mlp": (".fc1", ".fc2"),
-        "projections": (".visual_projection", ".text_projection"),
-        "token_embedding": (".token_embedding",),
-    }
+    lora_ends: ClassVar[dict[str, tuple[str, ...]]] = CLIP_LORA_ENDS
 
     def __init__(self, spec: BackboneSpec, clip: CLIPModel) -> None:
         super().__init__()

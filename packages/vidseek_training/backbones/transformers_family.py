@@ -19,6 +19,13 @@ from vidseek_training.backbones.registry import Family
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+CLIP_LORA_ENDS = {
+    "attention": (".q_proj", ".k_proj", ".v_proj", ".out_proj"),
+    "mlp": (".fc1", ".fc2"),
+    "projections": (".visual_projection", ".text_projection"),
+    "token_embedding": (".token_embedding",),
+}
+"""`Backbone.lora_ends` of models whose layers are named as CLIP's."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vidseek_training.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, BackboneSpec
 from vidseek_training.backbones.registry import register
-from vidseek_training.backbones.transformers_family import Preprocessing, TransformersFamily
+from vidseek_training.backbones.transformers_family import CLIP_LORA_ENDS, Preprocessing, TransformersFamily
 
 if TYPE_CHECKING:
     from transformers import XCLIPModel
@@ -24,12 +24,7 @@ class XCLIP(Backbone):
     """Any XCLIPModel, for clips of just as many frames as it was built for."""
 
     # The attention and the MLPs of messages and of the joining transformer are among them.
-    lora_ends: ClassVar[dict[str, tuple[str, ...]]] = {
-        "attention": (".q_proj", ".k_proj", ".v_proj", ".out_proj"),
-        "mlp": (".fc1", ".fc2"),
-        "projections": (".visual_projection", ".text_projection"),
-        "token_embedding": (".token_embedding",),
-    }
+    lora_ends: ClassVar[dict[str, tuple[str, ...]]] = CLIP_LORA_ENDS
 
     def __init__(self, spec: BackboneSpec, xclip: XCLIPModel) -> None:
         super().__init__()

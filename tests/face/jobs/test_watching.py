@@ -12,6 +12,7 @@ import pytest
 from tests.face.jobs.conftest import Stages
 from tests.face.jobs.test_worker import names_in
 from tests.raising import raises
+from tests.waiting import wait_until
 from vidseek.archive import Archive
 from vidseek.jobs.archive_lock import ArchiveBusy
 from vidseek.jobs.inbox import Inbox
@@ -72,10 +73,7 @@ def test_inbox__a_file_that_grows_is_left_until_it_is_whole(inbox: Path) -> None
             time.sleep(0.2)
         time.sleep(0.4)
         assert looks.settled() == [] and looks.settled() == [], "somebody has it open for writing"
-    deadline = time.monotonic() + 10
-    while looks.settled() != [inbox / "slow.mp4"]:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: looks.settled() == [inbox / "slow.mp4"])
 
 
 def test_inbox__a_file_of_yesterday_may_still_be_copied(inbox: Path) -> None:

@@ -108,7 +108,7 @@ class Receiver:
                 came.append(({name.lower(): value for name, value in self.headers.items()}, body))
                 status = left.pop(0) if len(left) > 1 else left[0]
                 if status == 0:
-                    release.wait(20)
+                    release.wait(120)
                     return
                 self.send_response(status)
                 self.send_header("Location", "/elsewhere")

@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -20,6 +19,7 @@ import pytest
 
 from tests.face.saved.saved_archive import SECRET, Receiver, later, video_id
 from tests.raising import raises
+from tests.waiting import wait_until
 from vidseek.archive import Archive
 from vidseek.jobs.job_table import new_id
 from vidseek.saved.records import SavedMoment, SavedQuery, SavedSearch
@@ -174,9 +174,7 @@ fetcher = Fetcher([{receiver.host!r}], max_bytes=0, timeout_seconds=60, resolve=
 deliver(Archive(Path({str(archive.root)!r})), lambda _: Sender(fetcher, key_of({SECRET!r})))
 """
     process = subprocess.Popen([sys.executable, "-c", code])
-    until = time.monotonic() + 60
-    while not receiver.came and time.monotonic() < until:
-        time.sleep(0.05)
+    wait_until(lambda: receiver.came)
     process.kill()
     process.wait()
     assert send(archive, receiver) == DeliveryReport(num_sent=1, num_unknown=1)

@@ -14,10 +14,11 @@ from vidseek_retrieval.search.moments import (
     Moment,
     RankedClip,
     Ranking,
+    cut_off,
     first_moments,
     merge_moments,
-    rank_exact,
     rank_order,
+    rankings,
 )
 
 VIDEO = "a" * 32
@@ -122,6 +123,13 @@ def test_merge__finds_scenes_of_other_lengths_than_the_window(margin: float) -> 
             found += overlap / union >= 0.5
             asked += 1
     assert asked > 200 and found / asked >= 0.98
+
+
+def rank_exact(
+    queries: np.ndarray, vectors: np.ndarray, clips: list[RankedClip], *, limit: int = NUM_CLIPS, margin: float = 0.0
+) -> list[list[RankedClip]]:
+    """The exact ranking for each query, in the order in which a published collection is searched."""
+    return [cut_off(ranking, limit=limit, margin=margin) for ranking in rankings(queries, vectors, clips)]
 
 
 def test_rank_exact__order_scores_and_ties() -> None:

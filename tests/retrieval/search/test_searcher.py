@@ -12,6 +12,7 @@ import pytest
 
 from tests.raising import raises
 from tests.retrieval.archive import VERSION, clip_row, random_archive, unit_rows, video_row, write_archive
+from tests.retrieval.search.test_moments import rank_exact
 from tests.tiny_bundle import COLOURS, clip_of, colour_vector, write_tiny_bundle
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
@@ -23,7 +24,7 @@ from vidseek_retrieval.index.collection_metadata import CollectionMetadata
 from vidseek_retrieval.index.publish import publish
 from vidseek_retrieval.search.browse import transcript
 from vidseek_retrieval.search.moment_recall import PublishedWindows
-from vidseek_retrieval.search.moments import RankedClip, merge_moments, rank_exact
+from vidseek_retrieval.search.moments import RankedClip, merge_moments
 from vidseek_retrieval.search.query import Answer, QueryInputs, SearchOptions, Weights
 from vidseek_retrieval.search.searcher import Searcher
 from vidseek_retrieval.settings import EvidenceWeights

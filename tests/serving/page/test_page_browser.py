@@ -16,11 +16,12 @@ import pytest
 
 from tests.serving.api.test_admin import ROW, write_found
 from tests.serving.colours import BASE_VERSION, VERSION, picture, publish_base
-from tests.serving.live_api import free_port, live_api, write_video_archive, write_worded_archive
+from tests.serving.live_api import free_port, live_api, write_field_archive, write_video_archive, write_worded_archive
 from tests.waiting import PATIENCE_SECONDS, wait_until
 from vidseek.actions.page import answers, page_command, running, wait_until_answered
 from vidseek.archive import Archive
 from vidseek.jobs.job_table import JobTable
+from vidseek_media.fields.tags import read_tags
 from vidseek_retrieval.dedup.decisions import read_decisions
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
@@ -190,6 +191,48 @@ def test_words__are_marked_filtered_by_kind_and_played_from_where_they_are(
         sync_api.expect(video).to_have_attribute("src", re.compile(r"#t=2\.200$"))
         tab.wait_for_function("document.querySelector('video.vs-video').currentTime >= 2.2")
         assert video.evaluate("video => video.currentTime") < 3.1
+
+
+def test_fields__filter_are_shown_and_tags_are_set_and_removed(
+    tab: Any, tmp_path: Path, own_port: int, own_page_url: str
+) -> None:
+    archive = write_field_archive(tmp_path)
+    with live_api(archive, port=own_port):
+        tab.goto(f"{own_page_url}/?q=red")
+        sync_api.expect(cards(tab)).to_have_count(4)
+        tab.get_by_text("Picture, clip, filters").click()
+        tab.get_by_label("camera").click()
+        tab.get_by_role("option", name="A", exact=True).click()
+        tab.keyboard.press("Escape")
+        sync_api.expect(cards(tab)).to_have_count(2)
+        tab.get_by_label("take to").fill("1")
+        tab.keyboard.press("Enter")
+        sync_api.expect(cards(tab)).to_have_count(1)
+        tab.goto(wait_for_address(tab, "f_take_greatest=1"))  # the address has the filters
+        sync_api.expect(cards(tab)).to_have_count(1)
+        sync_api.expect(tab.get_by_label("take to")).to_have_value("1")
+        sync_api.expect(tab.get_by_role("searchbox", name="What are you looking for?")).to_have_value("red")
+        shown = "camera: A · take: 0 · shot_at: 2026-03-01"
+        sync_api.expect(cards(tab).first).to_contain_text(f"{shown} · tags: <b>rain</b> *1*")
+        look_at(tab, "fields")
+
+        cards(tab).first.get_by_role("button", name="Play").click()
+        dialog = tab.get_by_role("dialog")
+        sync_api.expect(dialog.get_by_text(shown)).to_be_visible()
+        tags = dialog.locator(".st-key-tags")
+        sync_api.expect(tags).to_contain_text("<b>rain</b> *1*")
+        tags.get_by_role("combobox").fill("night, <i>late</i>")
+        tab.keyboard.press("Enter")
+        sync_api.expect(tags).to_contain_text("Written down")
+        sync_api.expect(tags).to_contain_text("night, <i>late</i>")
+        assert tab.locator("video.vs-video").bounding_box()["width"] > 600, "the page has lost its style sheet"
+        look_at(tab, "tagged")
+        tags.get_by_role("button", name="<b>rain</b> *1*").locator("visible=true").first.click()
+        wait_until(lambda: len(read_tags(archive.decisions)) == 2)
+        assert [(each.tag, each.has_tag) for each in read_tags(archive.decisions)] == [
+            ("night, <i>late</i>", True), ("<b>rain</b> *1*", False),
+        ]
+        sync_api.expect(tags).not_to_contain_text("rain")
 
 
 def test_search__by_a_dropped_picture_then_more_like_this(tab: Any, page_url: str, api: str) -> None:

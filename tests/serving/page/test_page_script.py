@@ -36,7 +36,7 @@ testing = pytest.importorskip("streamlit.testing.v1")
 ContextProxy = pytest.importorskip("streamlit.runtime.context").ContextProxy
 SCRIPT = Path(__file__).parents[3] / "serving" / "page" / "script.py"
 RED = str(clip_id_of(video_id_of_colour("red"), 0, 1000))
-TIMEOUT_SECONDS = 60
+TIMEOUT_SECONDS = 180
 
 
 @pytest.fixture(scope="module")

@@ -571,14 +571,14 @@ def test_load__what_memory_held_does_not_make_it_endless(draw: Callable[[torch.T
 
 @contextmanager
 def stopped_after(seconds: float) -> Iterator[None]:
-    """TimeoutError in what takes longer."""
+    """TimeoutError in what computes for longer."""
     def stop(*_: object) -> None:
         raise TimeoutError(f"not done after {seconds} s")
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)

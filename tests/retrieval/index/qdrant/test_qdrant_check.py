@@ -24,7 +24,7 @@ from vidseek_retrieval.index.publish import publish
 from vidseek_retrieval.index.qdrant.backend import QdrantBackend
 from vidseek_retrieval.search.searcher import Searcher
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 300.0
 
 
 @pytest.fixture
