@@ -3,7 +3,7 @@
 Sener and Savarese 2018 ("Active Learning for Convolutional Neural Networks: A Core-Set Approach"): each next clip is the
 one farthest from the nearest centre, and what was taught are the first centres. Vectors are whitened first, so that all
 directions in which clips differ count alike, and not those alone that the base model knows best. Ways that begin with what
-is typical of many (facility location) were worse on the demo: docs/decisions/2026-11-28-learning-loop.md.
+is typical of many (facility location) came out lower on the demo: docs/decisions/2026-11-28-learning-loop.md.
 """
 
 from __future__ import annotations
