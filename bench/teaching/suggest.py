@@ -2,11 +2,11 @@
 
     python -m bench.teaching.suggest        (after make demo; writes bench/suggest.json; goes on where it was stopped)
 
-The pool is the demo's captioned training clips. `vidseek_retrieval.suggesting.coverage` chooses among them by the vectors of
-the base, which has learned nothing of them; random choice differs with the seed. Each choice trains the text tower alone, by
-the demo's settings, with the clips' vectors as the base has them: seconds for each training, where both towers take minutes.
-Other ways to choose are there to be compared with: they are judged on validation, by which the way of the product was
-chosen, and on the test galleries, which the tables are of.
+The pool is the demo's captioned training clips. Each way chooses among them by the vectors of the base, which has learned
+nothing of them; random choice differs with the seed. `suggested` is what `vidseek suggest` does. Each choice trains the text
+tower alone, by the demo's settings, with the clips' vectors as the base has them: seconds for each training, where both
+towers take minutes. Other ways to choose are there to be compared with: they are judged on validation, by which the way of
+the product was chosen, and on the test galleries, which the tables are of.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from bench.teaching.seeds import demo_settings
 from pipelines.stage import PATHS
 from vidseek.params import load_params
 from vidseek_quality.intervals import interval_text
-from vidseek_retrieval.suggesting.coverage import Vectors, choose_covering
+from vidseek_retrieval.suggesting.coverage import Vectors, choose_farthest, whitened
 from vidseek_training import backbones
 from vidseek_training.backbones import Backbone
 from vidseek_training.dataset.pair_set import PairSet, load_pairs
@@ -58,9 +58,29 @@ Choice = Callable[[Vectors, int, int], Rows]
 def suggested(clips: Vectors, num: int, seed: int) -> Rows:
     """The rows that `vidseek suggest` chooses where nothing is taught; the same for every seed."""
     del seed
-    may, weights = np.ones(len(clips), bool), np.ones(len(clips))
-    picks = choose_covering(clips, clips[:0], weights, num=num, may_be_chosen=may, alike=lambda row: ~may)
+    may = np.ones(len(clips), bool)
+    picks = choose_farthest(clips, clips[:0], num=num, may_be_chosen=may, alike=lambda row: ~may)
     return np.array([pick.row for pick in picks])
+
+
+def typical(clips: Vectors, num: int, seed: int) -> Rows:
+    """Greedy facility location over cosines from the mean: first what is like most, then what that does not cover."""
+    del seed
+    directions = clips - clips.mean(axis=0)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    pairs = np.clip(directions @ directions.T, 0, 1)
+    covered, rows = np.zeros(len(clips), np.float32), list[int]()
+    while len(rows) < num:
+        gains = np.maximum(pairs - covered, 0).sum(axis=1)
+        gains[rows] = -1
+        rows.append(int(gains.argmax()))
+        covered = np.maximum(covered, pairs[rows[-1]])
+    return np.array(rows)
+
+
+def typical_whitened(clips: Vectors, num: int, seed: int) -> Rows:
+    """As `typical`, over whitened vectors."""
+    return typical(whitened(clips), num, seed)
 
 
 def at_random(clips: Vectors, num: int, seed: int) -> Rows:
@@ -68,31 +88,8 @@ def at_random(clips: Vectors, num: int, seed: int) -> Rows:
     return np.random.default_rng(seed).permutation(len(clips))[:num]
 
 
-def whitened(clips: Vectors) -> Vectors:
-    """Vectors whose directions all count alike; those that vary less than a tenth of the first are left out."""
-    left, spread, _ = np.linalg.svd(clips - clips.mean(axis=0), full_matrices=False)
-    return np.asarray(left[:, spread > 0.1 * spread[0]], np.float32)
-
-
-def suggested_whitened(clips: Vectors, num: int, seed: int) -> Rows:
-    """As `suggested`, over whitened vectors."""
-    return suggested(whitened(clips), num, seed)
-
-
-def farthest_first(clips: Vectors, num: int, seed: int) -> Rows:
-    """Greedy k-centre (Sener and Savarese 2018, core-set) over whitened vectors: each time the clip farthest from all."""
-    del seed
-    vectors = whitened(clips)
-    rows = [int(np.linalg.norm(vectors, axis=1).argmin())]
-    distance = np.linalg.norm(vectors - vectors[rows[0]], axis=1)
-    while len(rows) < num:
-        rows.append(int(distance.argmax()))
-        distance = np.minimum(distance, np.linalg.norm(vectors - vectors[rows[-1]], axis=1))
-    return np.array(rows)
-
-
 CHOICES: dict[str, Choice] = {
-    "random": at_random, "suggested": suggested, "whitened": suggested_whitened, "farthest": farthest_first,
+    "random": at_random, "suggested": suggested, "typical": typical, "typical_whitened": typical_whitened,
 }
 
 

@@ -38,9 +38,8 @@ class SuggestedClip(BaseModel):
     end_ms: int
     uri: str
     title: str
-    gain: float = Field(description="Share of the archive's likeness that its caption adds, from 0 to 1.")
     num_like: int = Field(description="Clips that it stands for.")
-    likeness: float = Field(description="To the nearest clip that training captions speak of, from 0 to 1.")
+    distance: float = Field(description="To the nearest clip that is taught or suggested before, in standard deviations.")
 
 
 class SuggestedCaptions(BaseModel):

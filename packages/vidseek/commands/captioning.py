@@ -103,7 +103,7 @@ def _show_suggestions(found: SuggestReport, file: Path | None, *, as_json: bool)
         return
     for number, each in enumerate(found.suggestions, start=1):
         _show_clip(number, each)
-        printing.say(f"     stands for {each.num_like} clips; likeness to what is taught {each.likeness:.2f}")
+        printing.say(f"     stands for {each.num_like} clips; {each.distance:.2f} from what is taught or above")
     if not found.suggestions:
         printing.say("There is no clip to suggest.")
     printing.say(

@@ -1,4 +1,4 @@
-"""Suggests published clips to caption: those that stand for most of what no training caption speaks of yet."""
+"""Suggests published clips to caption: those that are farthest from what training captions speak of, and from each other."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from vidseek_media.splitting.perceptual_hashes import MAX_BITS
 from vidseek_media.splitting.video_groups import groups_of, video_groups
 from vidseek_media.tables import FRAMES, PAIRS, read_table
 from vidseek_retrieval.embedding.embedding_parts import PARTS_FOLDER, read_parts
-from vidseek_retrieval.suggesting.coverage import Flags, choose_covering
+from vidseek_retrieval.suggesting.coverage import Flags, choose_farthest
 
 MAX_CLIPS = 5000
-"""Clips that are looked at, 100 MB of likenesses: of a larger archive a sample, the same in every run."""
+"""Clips that are looked at, in a second or two: of a larger archive a sample, the same in every run."""
 SAME_SHARE = 0.5
 """Of a clip's frames that show what another clip's frames show, for the two to count as one."""
 
@@ -35,12 +35,11 @@ class Suggestion:
     end_ms: int
     uri: str
     title: str
-    gain: float
-    """Share of the archive's likeness that its caption adds, from 0 to 1."""
     num_like: int
-    """Clips that it stands for: nothing that is captioned or suggested before is as like to them."""
-    likeness: float
-    """Of the clip to the nearest one of the training captions, from 0 to 1."""
+    """Clips that it stands for: nothing that is captioned or suggested before is as near to them."""
+    distance: float
+    """To the nearest clip that is taught or suggested before it, in standard deviations; 0 for the first where nothing is.
+    """
 
 
 @dataclass(frozen=True)
@@ -104,8 +103,8 @@ def suggest_clips(
     is_open = ~captioned & ~is_held & ~is_empty
     taught = read_parts(tables.embed / PARTS_FOLDER, among=taught_ids).vectors if taught_ids else clips.vectors[:0]
     groups = _groups_of(tables, clips.video_ids, together)
-    picks = choose_covering(
-        clips.vectors, taught, np.ones(len(clips.clip_ids)), num=num, may_be_chosen=is_open,
+    picks = choose_farthest(
+        clips.vectors, taught, num=num, may_be_chosen=is_open,
         alike=lambda row: clips.alike(row, groups, max_bits=max_bits),
     )
     uris = {video.video_id: (video.uris[0], video.title) for video in read_videos(tables.ingest)}
@@ -113,7 +112,7 @@ def suggest_clips(
         tuple(
             Suggestion(
                 clips.clip_ids[row], clips.video_ids[row], *clips.spans[row], *uris.get(clips.video_ids[row], ("", "")),
-                gain=round(pick.gain, 5), num_like=pick.num_nearest, likeness=round(pick.likeness, 4),
+                num_like=pick.num_nearest, distance=round(pick.distance, 4),
             ) for pick in picks for row in [pick.row]
         ),
         num_clips=len(clips.clip_ids), num_captioned=int(captioned.sum()), num_held_out=int((is_held & ~captioned).sum()),

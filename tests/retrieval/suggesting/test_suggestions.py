@@ -63,7 +63,7 @@ def test_suggest__leaves_out_what_is_captioned_held_out_or_empty(tables: Archive
     assert found.num_taught == 1
     assert {each.video_id for each in found.suggestions} <= {VIDEOS[0], *VIDEOS[2:]}
     assert not [each for each in found.suggestions if each.start_ms // 1000 in captioned.get(int(each.video_id, 16), ())]
-    assert all(each.uri.endswith(".mp4") and 0 <= each.likeness <= 1 for each in found.suggestions)
+    assert all(each.uri.endswith(".mp4") and each.distance > 0 for each in found.suggestions)
 
 
 def test_suggest__near_duplicates_are_never_together(tables: ArchiveTables) -> None:

@@ -89,7 +89,7 @@ def test_confirmed__that_shows_what_a_held_out_video_shows_is_held_out(tmp_path:
         assert report.num_groups == 2
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.sets(st.integers(0, 9), min_size=1, max_size=8), st.data(),
     st.lists(st.tuples(st.integers(0, 14), st.sampled_from(["van", "caption 1", "caption 4", "crane"]), st.booleans()),
