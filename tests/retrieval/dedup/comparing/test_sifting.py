@@ -9,6 +9,7 @@ from tests.retrieval.dedup.comparing.videos import CHANGES, of_frames, video
 from vidseek_retrieval.dedup.comparing import sifting
 from vidseek_retrieval.dedup.comparing.fingerprints import VideoFingerprint
 from vidseek_retrieval.dedup.comparing.probes import compare_views, probes_of
+from vidseek_retrieval.dedup.comparing.sift_weights import LIMIT
 from vidseek_retrieval.dedup.comparing.sifting import likeliness, sift
 
 
@@ -47,7 +48,7 @@ def test_sift__of_many_pairs_leaves_likely_ones_and_a_sample_that_stands_for_all
     assert list(left) == sorted(left) and left.keys() <= scores.keys()
     assert {(f"copy-{seed}", f"original-{seed}") for seed in range(4)} <= {pair for pair, num in left.items() if num == 1}
     sampled = [num for num in left.values() if num > 1]
-    likely = [pair for pair in scores if likeliness(0.1, *(probes_of(videos[each]) for each in pair)) >= sifting.LIMIT]
+    likely = [pair for pair in scores if likeliness(0.1, *(probes_of(videos[each]) for each in pair)) >= LIMIT]
     assert len(sampled) <= num_sampled and len(left) <= max(num_aligned, len(likely) + num_sampled)
     assert set(likely) <= left.keys()
     assert not num_sampled or sum(left.values()) == pytest.approx(len(scores))
