@@ -77,7 +77,7 @@ class SavedAnswer(BaseModel):
     created_at: str
     looked_at: str | None = Field(description="Of the last publish that was looked at.")
     error: SavedFault | None
-    num_before: int = Field(description="Moments of the archive that it found when it was saved, up to 1000.")
+    num_before: int = Field(description="Moments of the archive that it found when it was saved, up to 10,000.")
     num_new: int
     moments: list[dict[str, Any]] = Field(description=(
         "What was new, the newest first: hits with `id`, `found_at`, `delivery` (null without a webhook; pending, sending, "

@@ -25,7 +25,7 @@ from vidseek_media.errors import ConfigError
 ROOT = Path(__file__).parents[2]
 GLUE = {"__init__", "stage", "grow", "settings"}
 """Modules in pipelines/ that are no stages of this pipeline; `settings` is one of an archive of `vidseek init`."""
-FACE = {"search", "serve", "jobs"}
+FACE = {"search", "serve", "jobs", "saved"}
 """Sections that the command and the service read, beside the stages."""
 
 SCRIPTS = {path.stem: path for path in (ROOT / "pipelines").glob("*.py") if path.stem not in GLUE}

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 VIDEOS_AT_ONCE = 500
 """In one filter."""
-MAX_BEFORE = 1000
-"""Moments that are known as old when a search is saved, the best ones."""
+PAGE = 1000
+"""Moments that are asked for at once."""
+MAX_MOMENTS = 10_000
+"""Moments of one look at so many videos, or at the whole archive when a search is saved: the best ones."""
 _TOO_MANY = "not sent: more than saved.max_moments in one publish"
 
 
@@ -165,13 +167,16 @@ class Finder:
             QueryInputs(texts=query.negative_texts, clip_ids=query.negative_clip_ids),
         )
         for filters in _filters(query.filters, video_ids):
-            options = SearchOptions(
-                MAX_BEFORE, filters=filters, min_confidence=query.min_confidence or 0.0, fields=query.fields
+            options: SearchOptions | None = SearchOptions(
+                PAGE, filters=filters, min_confidence=query.min_confidence or 0.0, fields=query.fields
             )
-            answer = self.searcher.search(encoded, options)
-            for hit, content in zip(answer.hits, answer.to_json()["hits"], strict=True):
-                if query.min_score is None or hit.score >= query.min_score:
-                    yield hit, content
+            while options is not None and options.offset < MAX_MOMENTS:
+                answer = self.searcher.search(encoded, options)
+                for hit, content in zip(answer.hits, answer.to_json()["hits"], strict=True):
+                    if query.min_score is None or hit.score >= query.min_score:
+                        yield hit, content
+                after = answer.next_offset
+                options = None if after is None else replace(options, offset=after, collection=answer.collection)
 
 
 def moment_of(search: SavedSearch, hit: Hit, content: Mapping[str, Any], now: float) -> SavedMoment:

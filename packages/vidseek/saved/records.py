@@ -60,7 +60,7 @@ class SavedSearch:
     """Why the last look failed: a code of docs/errors.md; empty where it did not."""
     reason: str = ""
     num_before: int = 0
-    """Moments that it found when it was saved, up to a thousand: none says that its threshold may be too high."""
+    """Moments that it found when it was saved, up to ten thousand: none says that its threshold may be too high."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as the command and the API show it: of the webhook only the host, since its path may be a secret."""

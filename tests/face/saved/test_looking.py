@@ -122,8 +122,9 @@ def test_look__after_another_model_only_new_videos_count(world: Growing) -> None
     assert new(world) == []
 
 
-def test_look__sends_the_best_of_many_and_lists_the_others(world: Growing) -> None:
+def test_look__sends_the_best_of_many_and_lists_the_others(world: Growing, monkeypatch: pytest.MonkeyPatch) -> None:
     (world.root / "params.yaml").write_text("saved: {max_moments: 2, keep: 3}\n")
+    monkeypatch.setattr("vidseek.saved.looking.PAGE", 2)  # more than fit on one
     receiver = Receiver(200)
     search = save(world, webhook=receiver.url, open_sender=lambda _: receiver.sender())
     receiver.close()
