@@ -24,7 +24,8 @@ from serving.api.admin import Admin
 from serving.app import create_app
 from serving.engine import Base, Engine, Places
 from serving.model import open_archive
-from tests.serving.colours import picture, publish_base, video, write_colour_archive
+from tests.serving.colours import picture, publish_base, video
+from tests.serving.live_api import write_taught_archive
 from vidseek.archive import Archive
 from vidseek.params import Settings
 from vidseek.settings import ServeSettings
@@ -37,11 +38,8 @@ NUM_REQUESTS = int(os.environ.get("VIDSEEK_FAULTS", "8"))
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     root = tmp_path_factory.mktemp("faults")
-    (root / "params.yaml").write_text("ingest: {source: videos}\n")
-    (root / "videos" / "tapes").mkdir(parents=True)
-    video("red", root / "videos" / "tapes" / "red.mp4")
     publish_base(root)
-    return write_colour_archive(root)
+    return write_taught_archive(root)
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +69,7 @@ ROUTES = [
     "PUT /v1/clips/{clip_id}/tags/{tag}", "DELETE /v1/clips/{clip_id}/tags/{tag}", "PUT /v1/videos/{video_id}/tags/{tag}",
     "DELETE /v1/videos/{video_id}/tags/{tag}",
     "GET /v1/clips/{clip_id}/moment", "POST /v1/export",
+    "GET /v1/admin/suggestions", "POST /v1/clips/{clip_id}/captions",
     "GET /v1/saved", "POST /v1/saved", "GET /v1/saved/{saved_id}", "DELETE /v1/saved/{saved_id}",
     "GET /v1/saved/{saved_id}/feed.{kind}",
     "GET /v1/jobs", "GET /v1/jobs/{job_id}", "DELETE /v1/jobs/{job_id}", "POST /v1/jobs/{job_id}/retry",
