@@ -60,13 +60,15 @@ def make_archive(folder: Path, *, num_rows: int, dimension: int) -> None:
     write_table(folder / "frames" / "frames.parquet", pd.DataFrame({
         "clip_id": clip_id, "video_id": video_id, "key": clip_id, "shard": "all.tar", "num_frames": 8,
         "num_repeated": 0, "decoder": "pyav", "quality_flags": [[]] * num_rows,
-        "hashes": list(rng.integers(2**63, size=(num_rows, 8), dtype=np.uint64)),
+        "hashes": list(rng.integers(2**63, size=(num_rows, 8), dtype=np.uint64)), "frames_digest": clip_id, "offset": 0,
+        "num_bytes": 1,
     }), FRAMES)
     write_table(folder / "caption" / "captions.parquet", pd.DataFrame({
         "video_id": video_id, "clip_id": clip_id, "text": text, "writer": "file", "cost_usd": 0.0, "model": "", **nothing,
     }), CAPTIONS)
     write_table(folder / "pairs" / "pairs.parquet", pd.DataFrame({
         "clip_id": clip_id, "video_id": video_id, "caption": text, **nothing, "split": split, "gallery": "default",
+        "frames_digest": clip_id, "writer": "file",
     }), PAIRS)
     write_table(folder / "pairs" / "groups.parquet", pd.DataFrame({"video_id": ids, "group": ids}), GROUPS)
     for stage in STAGES:
