@@ -75,7 +75,8 @@ def unlearned(feedback: Iterable[Said], pairs: Path) -> list[Said]:
     Raises:
         ArtifactError: the table is broken.
     """
-    said = list(feedback)
+    if not (said := list(feedback)):
+        return []
     rows = read_table(pairs, PAIRS, columns=["clip_id", "caption", "contrast", "split"])
     rows = rows[(rows["split"] == "train") & is_among(rows["clip_id"], {each.clip_id for each in said})]
     learned = {
