@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from vidseek_media.errors import ConfigError
 from vidseek_media.records import Refusal, Rejection, Video
@@ -302,9 +304,9 @@ def _place_of(video_id: str, seed: int) -> float:
 def _skipped(frames: pd.DataFrame, skip_quality_flags: Sequence[str]) -> dict[str, Refusal]:
     """Return the reason by clip_id of the clips that say nothing."""
     found = {}
-    for clip_id, quality_flags in zip(frames["clip_id"].tolist(), frames["quality_flags"].tolist(), strict=True):
-        if quality_flags is None or not len(quality_flags):
-            continue
+    lists = pa.array(frames["quality_flags"], pa.list_(pa.string()))  # nearly all are empty
+    flagged = frames[np.asarray(pc.fill_null(pc.list_value_length(lists), 0), np.bool_)]
+    for clip_id, quality_flags in zip(flagged["clip_id"].tolist(), flagged["quality_flags"].tolist(), strict=True):
         if own := [flag for flag in skip_quality_flags if flag in quality_flags]:
             reason = f"its clip is {' and '.join(own)} (pairs.skip_quality_flags)"
             found[clip_id] = Refusal(reason, code="clip-without-content")
