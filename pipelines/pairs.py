@@ -15,8 +15,9 @@ from vidseek_training.evaluation.proof import why_no_proof
 def main() -> str:
     """The pairs stage."""
     params = load_params().pairs
+    found = read_duplicates(PATHS.duplicates)
     decided = same_videos(
-        read_duplicates(PATHS.duplicates), read_videos(PATHS.ingest), min_share=params.near_duplicate_share
+        found, read_videos(PATHS.ingest) if found else (), min_share=params.near_duplicate_share
     )
     report = make_pairs(
         PATHS.ingest, PATHS.caption, PATHS.frames, out=PATHS.pairs, settings=params, decided=decided,

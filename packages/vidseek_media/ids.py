@@ -14,6 +14,8 @@ CLIP_NAMESPACE = uuid.UUID("6f1c2a52-8f0e-5b57-9a3e-1d6f0f7e7c11")
 """The uuid5 namespace of clip ids. Changing it changes every clip id of every archive."""
 
 VIDEO_ID_DIGITS = 32
+_DIGITS = [place for place, sign in enumerate(str(CLIP_NAMESPACE)) if sign != "-"]
+"""Where the digits of a UUID stand in its text."""
 
 
 def video_id_of(path: Path) -> str:
@@ -71,11 +73,9 @@ def clip_ids_of(
     octets = np.frombuffer(digests, np.uint8).reshape(-1, 20)[:, :16].copy()
     octets[:, 6] = octets[:, 6] & 0x0F | 0x50  # RFC 9562: version 5
     octets[:, 8] = octets[:, 8] & 0x3F | 0x80  # and its variant
-    whole = octets.tobytes().hex()
-    return np.array(
-        [f"{whole[i:i+8]}-{whole[i+8:i+12]}-{whole[i+12:i+16]}-{whole[i+16:i+20]}-{whole[i+20:i+32]}"
-         for i in range(0, len(whole), 32)], dtype=object,
-    )
+    letters = np.full((len(octets), 36), ord("-"), np.uint8)
+    letters[:, _DIGITS] = np.frombuffer(octets.tobytes().hex().encode(), np.uint8).reshape(-1, 32)
+    return letters.view("S36").reshape(-1).astype("U36").astype(object)
 
 
 def shard_key_of(video_id: str, index: int) -> str:

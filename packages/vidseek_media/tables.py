@@ -233,7 +233,10 @@ def _of_other_types(path: Path, error: Exception) -> ArtifactError:
 
 def is_among(column: pd.Series[str], values: Iterable[str]) -> NDArray[np.bool_]:
     """Return which texts of a column are among `values`; `Series.isin` looks each of many up one by one."""
-    found = pc.is_in(pa.array(column, pa.string()), value_set=pa.array(list(values), pa.string()), skip_nulls=True)
+    wanted = list(values)
+    if not wanted:
+        return np.zeros(len(column), np.bool_)
+    found = pc.is_in(pa.array(column, pa.string()), value_set=pa.array(wanted, pa.string()), skip_nulls=True)
     return np.asarray(found, np.bool_)
 
 

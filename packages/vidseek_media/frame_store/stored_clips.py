@@ -6,9 +6,8 @@ import uuid
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -28,8 +27,7 @@ CLIP_COLUMNS = ["clip_id", "video_id", "shard", "frames_digest", "offset", "num_
 """In the order of the fields of `StoredClip`."""
 
 
-@dataclass(frozen=True)
-class StoredClip:
+class StoredClip(NamedTuple):
     """A row of `frames.parquet`: which frames a clip has, and where they lie."""
 
     clip_id: str
@@ -70,7 +68,7 @@ def stored_clips(
         raise ArtifactError(f"{path}: {error}", code="broken-rows", remedy="Run `dvc repro frames`") from error
     absent = {"offset": -1, "num_bytes": 0, "frames_digest": ""}
     columns = [pc.fill_null(table[name], absent[name]) if name in absent else table[name] for name in CLIP_COLUMNS]
-    return [StoredClip(*row) for row in zip(*(column.to_pylist() for column in columns), strict=True)]
+    return list(map(StoredClip._make, zip(*(column.to_pylist() for column in columns), strict=True)))
 
 
 def read_frames(
@@ -188,7 +186,7 @@ def _with_places(folder: Path, clips: list[StoredClip]) -> list[StoredClip]:
             remedy="Run `dvc repro frames`",
         )
     return [
-        clip if clip.offset >= 0 else replace(clip, offset=places[clip.clip_id][0], num_bytes=places[clip.clip_id][1])
+        clip if clip.offset >= 0 else clip._replace(offset=places[clip.clip_id][0], num_bytes=places[clip.clip_id][1])
         for clip in clips
     ]
 

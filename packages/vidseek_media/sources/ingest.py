@@ -6,8 +6,11 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from vidseek_media.decoding.probe import Probe, probe
 from vidseek_media.decoding.worker_batch import run_videos
@@ -250,7 +253,10 @@ def _identify(paths: Mapping[str, Path], book: Ledger, rejected: dict[str, Refus
     for uri, path in counted(paths.items(), "hash", unit="file"):
         try:
             stat = path.stat()
-            ids[uri] = book.id_of(path, stat) or video_id_of(path)
+            if (unchanged := book.id_of(path, stat)) is not None:
+                ids[uri] = unchanged
+                continue
+            ids[uri] = video_id_of(path)
             after = path.stat()
         except OSError as error:
             refusal = Refusal.of(FileUnreadable.of(error))
@@ -322,8 +328,8 @@ def _merge(
         uris.setdefault(kept[uri], []).append(uri)
     annotations: dict[str, dict[str, Any]] = {}
     for video_id, caption in matched:
-        for name in ABOUT_VIDEO:
-            if value := caption.annotations.get(name):
+        for name, value in caption.annotations.items():
+            if value and name in ABOUT_VIDEO:
                 annotations.setdefault(video_id, {}).setdefault(name, value)
     for uri in sorted(set(kept) & set(known)):
         for name, value in dataclasses.asdict(known[uri]).items():
@@ -337,15 +343,12 @@ def _merge(
     ]
 
 
-def _sidecar_rows(matched: Iterable[tuple[str, SidecarCaption]]) -> list[dict[str, object]]:
-    return [
-        {
-            "video_id": video_id, "clip_index": c.clip_index, "start_ms": c.start_ms, "end_ms": c.end_ms, "text": c.text,
-            "split": c.split, "gallery": c.gallery, "contrast": c.contrast, "axis": c.axis,
-            "writer": c.writer or None,
-        }
-        for video_id, c in sorted(matched, key=lambda pair: pair[0]) if c.text
-    ]
+def _sidecar_rows(matched: Iterable[tuple[str, SidecarCaption]]) -> pa.Table:
+    rows = [(video_id, caption) for video_id, caption in sorted(matched, key=itemgetter(0)) if caption.text]
+    said = [caption for _, caption in rows]
+    columns = {name: list(map(attrgetter(name), said)) for name in SIDECAR.names if name not in ("video_id", "writer")}
+    columns |= {"video_id": [video_id for video_id, _ in rows], "writer": [each.writer or None for each in said]}
+    return pa.table([pa.array(columns[field.name], field.type) for field in SIDECAR], schema=SIDECAR)
 
 
 def _transcript_rows(transcripts: Mapping[str, Sequence[Cue]]) -> list[dict[str, object]]:

@@ -99,7 +99,7 @@ class Ledger:
     def forget_missing(self, there: Iterable[Path]) -> None:
         """Drop the files that are gone: neither `there` nor on the disk. Probes stay, for a file may return."""
         known = {str(path) for path in there}
-        self.files = {key: value for key, value in self.files.items() if key in known or Path(key).exists()}
+        self.files = {key: value for key, value in self.files.items() if key in known or _is_there(key)}
 
     def forget(self, video_ids: Collection[str]) -> int:
         """Drop all that is known of these videos, and say how many entries that were."""
@@ -144,6 +144,17 @@ def _refusal_of(entry: object) -> Refusal:
     """Return an entry, which is the reason alone where an earlier version wrote it."""
     reason, code = entry if isinstance(entry, list) else (entry, UNNAMED)
     return Refusal(str(reason), code=str(code))
+
+
+def _is_there(path: str) -> bool:
+    """Return whether a file is on the disk; of one that cannot be looked at nobody knows that it is not."""
+    try:
+        Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _file_of(entry: list[object]) -> tuple[int, int, int, str]:

@@ -81,13 +81,14 @@ class Folder:
                     refused.append((Path(folder) / name, why))
             folders[:] = sorted(each for each in folders if not each.startswith(".") and self._enters(root, folder, each))
             here = Path(folder)
+            below = "" if here == root else f"{uri_of(here, root)}/"
             for name in files:
                 _, dot, end = name.rpartition(".")
                 suffix = dot + end.lower()
                 if name.startswith(".") or suffix not in _SUFFIXES:
                     continue
                 path = here / name
-                uri = uri_of(path, root)
+                uri = f"{below}{name}" if name.isascii() else uri_of(path, root)
                 is_listed = suffix in VIDEO_SUFFIXES or same_name(uri) in pictures
                 if is_listed and self.takes(uri):
                     yield uri, path, _why_not(path, root)
@@ -177,9 +178,9 @@ def path_inside(root: Path, uri: str) -> Path:
     Raises:
         InputRejected: it leads out of the folder, by `..`, as an absolute path, or by a link.
     """
-    base = root.resolve()
-    path = base / uri
-    if not path.resolve().is_relative_to(base):
+    base = os.path.realpath(root)
+    path = Path(base) / uri
+    if os.path.commonpath((os.path.realpath(path), base)) != base:
         raise InputRejected(f"{uri} leads out of {root}", code="outside-source")
     return path
 
@@ -216,7 +217,7 @@ def _regex_of(part: str) -> str:
 
 def _why_not(path: Path, root: Path) -> Refusal | None:
     try:
-        path.relative_to(root).as_posix().encode("utf-8")
+        _ = str(path).isascii() or path.relative_to(root).as_posix().encode("utf-8")
     except UnicodeEncodeError:
         return Refusal("its name is not UTF-8; rename it", code="name-not-utf8")
     try:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vidseek_media.splitting.perceptual_hashes import lie_near
@@ -22,6 +25,28 @@ def hashes_of(frames: pd.DataFrame) -> dict[str, NDArray[np.uint64]]:
         clip_id: np.unique(np.array([] if own is None else own, np.uint64))
         for clip_id, own in zip(frames["clip_id"], frames["hashes"], strict=True)
     }
+
+
+def hashes_of_videos(frames: pd.DataFrame) -> dict[str, NDArray[np.uint64]]:
+    """Return the hashes of each video's frames by video_id, from the columns video_id and hashes of FRAMES."""
+    places, video_ids = pd.factorize(frames["video_id"])
+    values, sizes = joined_hashes(frames["hashes"], rows := np.argsort(places, kind="stable"))
+    nums = np.bincount(places[rows], weights=sizes, minlength=len(video_ids)).astype(np.int64)
+    return dict(zip(video_ids, np.split(values, np.cumsum(nums)[:-1]), strict=True)) if len(video_ids) else {}
+
+
+def joined_hashes(
+    hashes: pd.Series[Any], rows: Sequence[int] | NDArray[np.int64]
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Return the hashes of clips one after the other, and how many each clip has.
+
+    Args:
+        hashes: The column of FRAMES.
+        rows: Places in it, in the order wanted.
+    """
+    lists = pa.array(hashes, pa.list_(pa.uint64())).take(pa.array(rows, pa.int64()))
+    sizes = pc.fill_null(pc.list_value_length(lists), 0)
+    return np.asarray(lists.flatten(), np.uint64), np.asarray(sizes, np.int64)
 
 
 def read_hashes(frames: Path) -> dict[str, NDArray[np.uint64]]:

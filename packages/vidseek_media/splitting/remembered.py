@@ -8,14 +8,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from operator import itemgetter
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from vidseek_media.files.json_files import read_memory, write_json
-from vidseek_media.splitting.both_sides import find_both_sides, hashes_of
+from vidseek_media.splitting.both_sides import find_both_sides, hashes_of, joined_hashes
 from vidseek_media.splitting.perceptual_hashes import Comparison, compare, near_duplicates
 from vidseek_media.tables import BOTH_SIDES, is_among
 
@@ -87,12 +85,12 @@ def _key_of(pairs: pd.DataFrame, paired: pd.DataFrame, *, max_bits: int, min_sha
     found = hashlib.sha256(f"{max_bits} {min_share!r}".encode())
     for name in ("clip_id", "caption", "split"):
         found.update("\0".join(map(str, pairs[name].tolist())).encode())
-    named = zip(map(str, paired["clip_id"].tolist()), paired["hashes"].tolist(), strict=True)
-    by_id = sorted(named, key=itemgetter(0))
-    own = [np.asarray([] if each is None else each, np.uint64) for _, each in by_id]
-    found.update("\0".join([clip_id for clip_id, _ in by_id]).encode())
-    found.update(np.array([len(each) for each in own], np.int64).tobytes())
-    found.update(np.concatenate(own).tobytes() if own else b"")
+    clip_ids = paired["clip_id"].tolist()
+    order = sorted(range(len(clip_ids)), key=clip_ids.__getitem__)
+    values, sizes = joined_hashes(paired["hashes"], order)
+    found.update("\0".join([clip_ids[row] for row in order]).encode())
+    found.update(sizes.tobytes())
+    found.update(values.tobytes())
     return found.hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -16,6 +17,7 @@ UNREAD_SUFFIXES = (
     ".lrc", ".srv3",
 )
 """Other files of subtitles. They are named, and not read."""
+_OF_SUBTITLES = frozenset((*SUFFIXES, *UNREAD_SUFFIXES))
 
 AUTOMATIC = "auto"
 """Stands beside the language in the name of a file that a machine made from speech."""
@@ -76,7 +78,9 @@ def find_subtitles(paths: Mapping[str, Path]) -> SubtitleFiles:
     for path in paths.values():
         stems[path.parent].add(_spelled(path.stem))
     found = {folder: _subtitles_in(folder, stems[folder]) for folder in sorted(stems)}
-    beside = {uri: found[path.parent][0].get(_spelled(path.stem), ()) for uri, path in paths.items()}
+    beside = {
+        uri: own.get(_spelled(path.stem), ()) if (own := found[path.parent][0]) else () for uri, path in paths.items()
+    }
     return SubtitleFiles(beside, [each for _, passed_over in found.values() for each in passed_over])
 
 
@@ -134,19 +138,37 @@ def _is_original(marks: Sequence[str]) -> bool:
 def _subtitles_in(folder: Path, stems: Collection[str]) -> tuple[dict[str, list[SubtitleFile]], list[PassedOver]]:
     """Return the files in `folder` by the stem of their video, and those that belong to none."""
     try:
-        files = sorted(path for path in folder.iterdir() if path.is_file())
+        names = _names_in(folder)
     except OSError:
+        return {}, []
+    files = [path for name in names if (path := folder / name).suffix.lower() in _OF_SUBTITLES]
+    if not files:
         return {}, []
     found: dict[str, list[SubtitleFile]] = defaultdict(list)
     passed_over = []
-    others = {_spelled(path.stem) for path in files if path.suffix.lower() not in (*SUFFIXES, *UNREAD_SUFFIXES)}
+    others = {_spelled(path.stem) for name in names if (path := Path(name)).suffix.lower() not in _OF_SUBTITLES}
     folded = {stem.casefold(): stem for stem in sorted(stems)}
     for path in files:
         if path.suffix.lower() in SUFFIXES and (owner := _owner_of(path, stems)):
             found[owner[0]].append(owner[1])
-        elif path.suffix.lower() in (*SUFFIXES, *UNREAD_SUFFIXES) and (why := _why_not(path, folded, others)):
+        elif why := _why_not(path, folded, others):
             passed_over.append(PassedOver(path, why))
     return {stem: sorted(every, key=lambda each: _order(each, stem)) for stem, every in found.items()}, passed_over
+
+
+def _names_in(folder: Path) -> list[str]:
+    """Return the names of the files in `folder`, in order; a link to a file is one.
+
+    Raises:
+        OSError: the folder cannot be listed.
+    """
+    with os.scandir(folder) as entries:
+        found = [each.name for each in entries if each.is_file(follow_symlinks=False) or _leads_to_file(each)]
+    return sorted(found)
+
+
+def _leads_to_file(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and Path(entry.path).is_file()
 
 
 def _owner_of(path: Path, stems: Collection[str]) -> tuple[str, SubtitleFile] | None:

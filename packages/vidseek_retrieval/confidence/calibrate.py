@@ -17,7 +17,7 @@ from vidseek_media.files.folders import whole_folder
 from vidseek_media.files.json_files import read_json, write_json
 from vidseek_media.splitting.both_sides import folded
 from vidseek_media.splitting.video_groups import video_groups
-from vidseek_media.tables import CLIPS, PAIRS, read_table
+from vidseek_media.tables import CLIPS, PAIRS, is_among, read_table
 from vidseek_quality.intervals import MIN_GROUPS
 from vidseek_retrieval.confidence.calibration import LEVEL, Calibration, Context
 from vidseek_retrieval.confidence.calibration_fit import FEEDBACK, PRESENT, WORDED, Judged, fit, prior_weights
@@ -75,13 +75,15 @@ def unlearned(feedback: Iterable[Said], pairs: Path) -> list[Said]:
     Raises:
         ArtifactError: the table is broken.
     """
+    if not (said := list(feedback)):
+        return []
     rows = read_table(pairs, PAIRS, columns=["clip_id", "caption", "contrast", "split"])
-    rows = rows[rows["split"] == "train"]
+    rows = rows[(rows["split"] == "train") & is_among(rows["clip_id"], {each.clip_id for each in said})]
     learned = {
         (clip_id, folded(text)) for name in ("caption", "contrast")
         for clip_id, text in zip(rows["clip_id"].tolist(), rows[name].tolist(), strict=True)
     }
-    return [each for each in feedback if (each.clip_id, folded(each.query)) not in learned]
+    return [each for each in said if (each.clip_id, folded(each.query)) not in learned]
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class Familiarity:
         """
         if len(captions) < MIN_CAPTIONS:
             return None
-        counts = Counter(word for caption in captions for word in _words(caption))
+        counts = Counter(_words("\n".join(captions)))  # a line's end is of no word
         mean = vectors.mean(axis=0)
         _, spread, axes = np.linalg.svd(vectors - mean, full_matrices=False)
         seen = int((spread > _FLAT * spread[0]).sum())

@@ -77,13 +77,14 @@ def clip_texts(
     captions = _read_captions(caption_dir, clips, names)
     known = _titles(ingest_dir, video_ids)
     titles = [known.get(name, ("", "")) for name in names]
+    heads = [(_join([title]), _join([name])) for title, name in titles]
     starts, ends = (np.asarray(wanted[name], np.int64) for name in ("start_ms", "end_ms"))
     texts = {}
     said = zip(wanted["clip_id"].to_pylist(), videos.tolist(), captions.of_spans(videos, starts, ends), strict=True)
     for clip_id, video, lines in said:
-        title, name = titles[video]
-        spoken = _join([title, *lines])
-        texts[clip_id] = ClipText(spoken, spoken if title else _join([name, *lines]))
+        (title, _), (title_line, name_line), told = titles[video], heads[video], _join(lines)
+        spoken = _under(title_line, told)
+        texts[clip_id] = ClipText(spoken, spoken if title else _under(name_line, told))
     return texts
 
 
@@ -255,6 +256,10 @@ def _read_captions(caption_dir: Path, clips: pa.Table, video_ids: list[str]) -> 
     timed = timed.sort_by([(name, "ascending") for name in timed.column_names])
     of_videos, starts, ends = (np.asarray(timed[name], np.int64) for name in ("video", "start_ms", "end_ms"))
     return _Captions(video_ids, whole, of_videos, starts, ends, timed["text"].to_pylist())
+
+
+def _under(head: str, told: str) -> str:
+    return f"{head}{LINE_END}{told}" if head and told else head or told
 
 
 def _join(lines: Iterable[str]) -> str:

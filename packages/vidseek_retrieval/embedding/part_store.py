@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -78,11 +77,10 @@ class PartStore:
         )}
         if of == {(self.space.encoder_version, self.space.variant)}:
             self._rows[part] = list(zip(table["clip_id"].to_pylist(), table["digest"].to_pylist(), strict=True))
-            self.__dict__.pop("_place_of", None)
 
     def missing(self, wanted: Iterable[Row]) -> list[Row]:
         """Return one row for each digest that no part has a vector of, in order."""
-        known = set(self._place_of)
+        known = {digest for rows in self._rows.values() for _, digest in rows if digest}
         found: dict[str, Row] = {}
         for row in wanted:
             if row[1] not in known:
@@ -132,16 +130,14 @@ class PartStore:
         write_summary(self.folder, self.space, names)
         remove_stale(self.folder, keep={self.folder / name for name in names})
         self._rows = {part: rows for part, rows in self._rows.items() if part.name in names}
-        self.__dict__.pop("_place_of", None)
         return names
 
-    @cached_property
-    def _place_of(self) -> Mapping[str, _Place]:
-        """Where the vector of each digest lies."""
+    def _places_of(self, wanted: Set[str]) -> Mapping[str, _Place]:
+        """Return where the vector of each of these digests lies."""
         places: dict[str, _Place] = {}
         for part, rows in self._rows.items():
             for number, (_, digest) in enumerate(rows):
-                if digest:
+                if digest in wanted:
                     places.setdefault(digest, _Place(part, number))
         return places
 
@@ -164,8 +160,9 @@ class PartStore:
     def _copied(self, rows: Sequence[Row]) -> Iterator[tuple[list[Row], NDArray[np.float32]]]:
         """Yield rows with their vectors, a part of them at a time, in order of where they lie."""
         by_part: dict[Path, list[tuple[int, Row]]] = defaultdict(list)
+        places = self._places_of({digest for _, digest in rows})
         for row in rows:
-            place = self._place_of[row[1]]
+            place = places[row[1]]
             by_part[place.part].append((place.row, row))
         waiting: list[Row] = []
         vectors = np.empty((0, self.space.dimension), np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -181,9 +181,10 @@ class _TextsByVideo:
             self._rows = {name: (begins[at], begins[at + 1]) for at, name in enumerate(names)}
             _, offsets, data = table["text"].combine_chunks().buffers()
             self._offsets, self._data = np.frombuffer(offsets, np.int64), memoryview(data)
+        self.of = lru_cache(1)(self._of)
+        """Returns the texts of a video, with their lengths; several vectors ask for those of the same video."""
 
-    def of(self, video_id: str) -> bytes:
-        """Return the texts of a video, with their lengths."""
+    def _of(self, video_id: str) -> bytes:
         begin, end = self._rows.get(video_id, (0, 0))
         bounds = self._offsets[begin : end + 1]
         return (bounds - bounds[0]).tobytes() + bytes(self._data[bounds[0] : bounds[-1]])

@@ -56,9 +56,12 @@ class SegmentVector(IndexVector):
     def source(self, tables: Tables) -> Callable[[str], bytes]:
         """Return a function from a video id to a digest of its segments; the language is a setting."""
         of_videos = tables.segments(self.evidence)
+        of_none = hashlib.sha256().digest()
 
         def digest(video_id: str) -> bytes:
-            lines = (f"{each.start_ms} {each.end_ms} {each.text}" for each in of_videos.get(video_id, ()))
+            if not (segments := of_videos.get(video_id)):
+                return of_none
+            lines = (f"{each.start_ms} {each.end_ms} {each.text}" for each in segments)
             return hashlib.sha256("\n".join(lines).encode()).digest()
 
         return digest

@@ -189,7 +189,7 @@ def _from_source(source: str, archive: _Archive, max_characters: int) -> tuple[l
 def _news(found: Iterable[_Row], rows: Iterable[_Row]) -> list[_Row]:
     """Return the captions of `found` about clips (or whole videos) that `rows` do not cover."""
     told = {row["clip_id"] or row["video_id"] for row in rows}
-    return [row for row in found if (row["clip_id"] or row["video_id"]) not in told]
+    return [row for row in found if not told or (row["clip_id"] or row["video_id"]) not in told]
 
 
 def _untold(archive: _Archive, rows: Iterable[_Row]) -> list[Clip]:

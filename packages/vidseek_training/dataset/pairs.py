@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from vidseek_media.errors import ConfigError
 from vidseek_media.records import Refusal, Rejection, Video
 from vidseek_media.sources.ingest import read_videos
+from vidseek_media.splitting.both_sides import hashes_of_videos
 from vidseek_media.splitting.remembered import remembered_both_sides, remembered_near_duplicates
 from vidseek_media.splitting.video_groups import groups_of
 from vidseek_media.tables import BOTH_SIDES, CAPTIONS, FRAMES, GROUPS, PAIRS, REJECTED, is_among, read_table, write_table
@@ -225,15 +227,12 @@ def _alike(
     """
     together: list[tuple[str, str]] = []
     first: dict[str, str] = {}
-    wanted = set(frames["video_id"])
+    wanted = set(frames["video_id"].unique())
     for video in sorted(videos, key=lambda video: video.video_id not in captioned):
         if (name := video.clip_of or video.source_id) and video.video_id in wanted:
             together.append((first.setdefault(name, video.video_id), video.video_id))
     if max_bits is not None:
-        of_videos: dict[str, list[NDArray[np.uint64]]] = defaultdict(list)
-        for video_id, own in zip(frames["video_id"].tolist(), frames["hashes"].tolist(), strict=True):
-            of_videos[video_id].append(np.asarray([] if own is None else own, np.uint64))
-        hashes = {video_id: np.concatenate(own) for video_id, own in of_videos.items()}
+        hashes = hashes_of_videos(frames)
         together += remembered_near_duplicates(hashes, max_bits=max_bits, min_share=min_share, memory=memory)
     return together
 
@@ -305,9 +304,9 @@ def _place_of(video_id: str, seed: int) -> float:
 def _skipped(frames: pd.DataFrame, skip_quality_flags: Sequence[str]) -> dict[str, Refusal]:
     """Return the reason by clip_id of the clips that say nothing."""
     found = {}
-    for clip_id, quality_flags in zip(frames["clip_id"].tolist(), frames["quality_flags"].tolist(), strict=True):
-        if quality_flags is None or not len(quality_flags):
-            continue
+    lists = pa.array(frames["quality_flags"], pa.list_(pa.string()))  # nearly all are empty
+    flagged = frames[np.asarray(pc.fill_null(pc.list_value_length(lists), 0), np.bool_)]
+    for clip_id, quality_flags in zip(flagged["clip_id"].tolist(), flagged["quality_flags"].tolist(), strict=True):
         if own := [flag for flag in skip_quality_flags if flag in quality_flags]:
             reason = f"its clip is {' and '.join(own)} (pairs.skip_quality_flags)"
             found[clip_id] = Refusal(reason, code="clip-without-content")

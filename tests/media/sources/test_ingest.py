@@ -18,6 +18,7 @@ from vidseek_media.decoding.worker_batch import run_videos
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_media.ids import video_id_of
 from vidseek_media.sources.ingest import IngestReport, ingest, read_videos
+from vidseek_media.sources.ledger import Ledger
 from vidseek_media.tables import REJECTED, SIDECAR, TRANSCRIPTS, read_table
 from vidseek_media.text.written_captions import WrittenCaption
 
@@ -354,3 +355,21 @@ def test_ingest__sees_other_bytes_behind_the_same_size_and_time(tmp_path: Path, 
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     run(tmp_path / "source", tmp_path)
     assert [video.video_id for video in read_videos(tmp_path / "ingest")] == [video_id_of(path)]
+
+
+def test_ledger__forgets_what_is_gone_and_keeps_what_cannot_be_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (there := tmp_path / "there.mp4").touch()
+    entries = {str(path): (0, 0, 0, "a" * 32) for path in (there, there / "below", tmp_path / "gone.mp4", tmp_path / "a\0b")}
+    book = Ledger(tmp_path / "ledger.json", dict(entries))
+    book.forget_missing([])
+    assert list(book.files) == [str(there)]
+
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    book.files = dict(entries)
+    book.forget_missing([])
+    assert book.files == entries

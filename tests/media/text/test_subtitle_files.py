@@ -89,3 +89,13 @@ def test_may_belong__of_names_with_dots_and_several_marks() -> None:
     assert may_belong("a/film.srt", stems) and may_belong("a/film.pt-BR.forced.srt", stems)
     assert may_belong("b/film.day.english.vtt", stems)
     assert not may_belong("b/film.srt", stems) and not may_belong("a/filmed.srt", stems)
+
+
+def test_find_subtitles__links_count_where_they_lead_to_a_file(tmp_path: Path) -> None:
+    (tmp_path / "of-all").touch()
+    (tmp_path / "film.en.srt").symlink_to("of-all")
+    (tmp_path / "film.de.srt").symlink_to("film.de.srt")  # leads to itself, and hides nothing
+    (tmp_path / "film.fr.srt").symlink_to("nowhere")
+    (tmp_path / "film.es.srt").mkdir()
+    assert found_in(tmp_path, "film.mp4") == ({"film.mp4": [("film.en.srt", "en")]}, {})
+    assert found_in(tmp_path / "gone", "film.mp4") == ({"film.mp4": []}, {})

@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -49,6 +50,9 @@ LOCK_FILE = ".lock"
 _REMOVED = ".removed-"
 COPIES = 5
 """Tries to copy a small file that readers write anew while it is copied."""
+_SETTLED_NS = 50_000_000
+"""A file that was written this long before it is looked at has another time if it is written again: clocks of file systems
+tick every few milliseconds."""
 
 
 class EdgeBackend:
@@ -56,6 +60,8 @@ class EdgeBackend:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._fresh: dict[Path, tuple[tuple[int, ...], str]] = {}
+        """State and digest of files of collections that were finished and not checked since."""
 
     def aliases(self) -> dict[str, Alias]:
         """Return all aliases; empty where nothing was published.
@@ -209,16 +215,30 @@ class EdgeBackend:
             is_known = name in known and is_shared(path)
             if not is_known:
                 sync_path(path)
-            files[name] = known[name] if is_known else _digest(path)
+            files[name] = known[name] if is_known else self._hashed(path)
         write_json(folder / COLLECTION_FILE, {**metadata.to_json(), "files": files}, sync=True)
 
+    def _hashed(self, path: Path) -> str:
+        """Return the digest of a file that was just written, and keep it for the next `check`."""
+        begun, state = time.time_ns(), _state_of(path)
+        digest = _digest(path)
+        if state == _state_of(path) and begun - max(state[-2:]) > _SETTLED_NS:
+            self._fresh[path] = state, digest
+        return digest
+
     def check(self, name: str) -> list[str]:
-        """Compare the files of a collection with the sha256 recorded when it was finished."""
+        """Compare the files of a collection with the sha256 recorded when it was finished.
+
+        Files that this process hashed as it finished the collection, and that have the same inode, size and times since, are
+        not read again by the first check.
+        """
         recorded: dict[str, str] = self._content(name)["files"]
         wrong = []
         for file, digest in recorded.items():
             try:
-                if _digest(self.root / name / relative_file(file, what="a file of the collection")) != digest:
+                path = self.root / name / relative_file(file, what="a file of the collection")
+                state, found = self._fresh.pop(path, ((), ""))
+                if (found if state == _state_of(path) else _digest(path)) != digest:
                     wrong.append(f"{file} was changed")
             except ValueError as error:
                 wrong.append(str(error))
@@ -351,6 +371,12 @@ def _require_unchanged(base: Path, folder: Path, copied: Sequence[str], recorded
                 copy_file(base / name, path)
         else:
             raise ArtifactError(f"{name} of {base.name} was changed", code="collection-broken", remedy=REBUILD_REMEDY)
+
+
+def _state_of(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file is written or replaced: device, inode, size, and the times of bytes and inode."""
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _digest(path: Path) -> str:

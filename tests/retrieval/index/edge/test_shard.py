@@ -10,6 +10,7 @@ import pytest
 from tests.raising import raises
 from tests.retrieval.archive import random_archive, unit_rows
 from vidseek_media.errors import ServiceError
+from vidseek_retrieval.index.edge import backend as edge_backend
 from vidseek_retrieval.index.edge import shard as edge_shard
 from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.index.publish import publish
@@ -70,3 +71,32 @@ def test_build__a_child_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.
     with raises(ServiceError, code="index-not-writable", naming="too round"):
         publish(**random_archive(tmp_path, num_videos=20), index=tmp_path / "index")
     assert [path.name for path in (tmp_path / "index").iterdir()] == [".lock"]
+
+
+def test_check__a_file_that_was_hashed_as_it_was_finished_is_read_again_where_it_was_changed_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge_backend, "_SETTLED_NS", -1)  # the files were written a moment ago
+    read: list[Path] = []
+    digest = edge_backend._digest
+    monkeypatch.setattr(edge_backend, "_digest", lambda path: (read.append(path), digest(path))[1])
+    name = publish(**random_archive(tmp_path), index=(backend := EdgeBackend(tmp_path / "index"))).collection
+    files = [path for path in (tmp_path / "index" / name).rglob("*") if path.is_file() and path.name != "collection.json"]
+    assert sorted(read) == sorted(files)  # once, by the publish that made them and checked them
+    assert backend.check(name) == [] and len(read) == 2 * len(files)  # and by each check that follows
+    backend._fresh = {path: (edge_backend._state_of(path), digest(path)) for path in files}
+    changed = next(path for path in files if path.suffix == ".npy")
+    content = changed.read_bytes()
+    changed.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert backend.check(name) == [f"{changed.name} was changed"]
+    changed.unlink()
+    assert len(backend.check(name)) == 1
+
+
+def test_check__a_file_that_was_written_a_moment_before_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge_backend, "_SETTLED_NS", 10**18)
+    backend = EdgeBackend(tmp_path / "index")
+    publish(**random_archive(tmp_path), index=backend)
+    assert backend._fresh == {}
