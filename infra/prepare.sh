@@ -5,6 +5,7 @@ set -eu
 cd "$(dirname "$0")"
 mkdir -p ../index ../feedback ../models ../reports ../data/decisions
 mkdir -p ../.vidseek/base ../.vidseek/downloads ../.vidseek/demo ../.vidseek/queries ../.vidseek/thumbnails ../.vidseek/jobs
+mkdir -p ../.vidseek/saved ../.vidseek/relevance
 mkdir -p secrets && chmod 700 secrets && cd secrets
 
 key() { openssl rand -hex 32; }

@@ -34,7 +34,7 @@ MODULES = {
     "vidseek_retrieval.index.aliases": 1,
     "vidseek_retrieval.search.filters": 1,
     "vidseek_retrieval.search.fusion": 1,
-    "vidseek_retrieval.search.moments": 2,
+    "vidseek_retrieval.search.moments": 1,
     "vidseek_retrieval.search.searcher": 1,
     "vidseek_training.backbones.loading": 1,
     "vidseek_training.evaluation.metrics": 4,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ class SqliteFile:
         try:
             version = int(db.execute("PRAGMA user_version").fetchone()[0])
             if version == 0:
-                db.execute("PRAGMA journal_mode = WAL")
+                _begin_wal(db)
                 db.executescript(f"BEGIN IMMEDIATE; {self.schema} PRAGMA user_version = {self.version}; COMMIT;")
             elif version != self.version:
                 raise self.fault(
@@ -90,3 +91,16 @@ class SqliteFile:
             if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
                 raise ArtifactError(message, code="not-writable", remedy="Make room there") from error
             raise self.fault(message, f"Try again; where it stays so, move the file away: {self.lost}") from error
+
+
+def _begin_wal(db: sqlite3.Connection) -> None:
+    """Set the journal mode of a new file. SQLite does not wait for others who do the same, whatever its time-out says."""
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > until:
+                raise
+            time.sleep(0.01)

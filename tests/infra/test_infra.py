@@ -68,7 +68,10 @@ def test_prepare__makes_the_secrets_that_compose_reads_and_leaves_what_is_there(
     assert mounted - {"params.yaml"} <= folders and (ROOT / "params.yaml").is_file()
 
 
-WRITTEN = {"index", "feedback", "data/decisions", ".vidseek/queries", ".vidseek/thumbnails", ".vidseek/jobs"}
+WRITTEN = {
+    "index", "feedback", "data/decisions", ".vidseek/queries", ".vidseek/thumbnails", ".vidseek/jobs", ".vidseek/saved",
+    ".vidseek/relevance",
+}
 READ = {"params.yaml", "models", "data", "reports", ".vidseek/base", ".vidseek/downloads", ".vidseek/demo"}
 
 

@@ -64,7 +64,7 @@ def routes(client: TestClient) -> list[tuple[str, str]]:
     document = client.get("/openapi.json").json()
     filled = {
         "clip_id": "1157d38b-4691-5e61-ba0c-ad2b11241343", "name": "pairs", "video_id": "0" * 32, "job_id": "0" * 20,
-        "tag": "night",
+        "tag": "night", "saved_id": "0" * 20, "kind": "atom",
     }
     return [(method, path.format(**filled)) for path, item in document["paths"].items() for method in item]
 
