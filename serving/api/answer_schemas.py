@@ -12,6 +12,10 @@ OwnFields = dict[str, str | int | float | list[str | int | float]]
 """Values of declared fields by name: a boolean is the text true or false, a time RFC 3339."""
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class TextSegment(BaseModel):
     """A text of a video."""
 
@@ -72,8 +76,8 @@ class Hit(BaseModel):
     thumbnail_url: str | None
     evidence: list[Evidence] = Field([], description="The texts for which it was found, the best first.")
     fields: OwnFields = Field({}, description="The declared fields of its best clip; those without a value are left out.")
-    reranked: Reranked | None = Field(None, description=(
-        "Where a second look put it here; `score` stays that of the first ranking, and `confidence` is null."
+    reranked: Reranked | None = Field(None, exclude_if=_is_none, description=(
+        "Only where a second look put it here; `score` stays that of the first ranking, and `confidence` is null."
     ))
 
 
@@ -86,7 +90,9 @@ class SearchAnswer(BaseModel):
     collection: str
     hits: list[Hit]
     next_offset: int | None = Field(description="None on the last page.")
-    rerank: RerankReport | None = Field(None, description="What came of a second look; null where none was wanted.")
+    rerank: RerankReport | None = Field(
+        None, exclude_if=_is_none, description="What came of a second look; only where one was wanted."
+    )
 
 
 class ModelInfo(BaseModel):

@@ -158,10 +158,13 @@ class Answer:
             "collection": self.collection,
             "hits": [_json_of(hit) for hit in self.hits],
             "next_offset": self.next_offset,
-            "rerank": None if self.rerank is None else asdict(self.rerank),
+            **({} if self.rerank is None else {"rerank": asdict(self.rerank)}),
         }
 
 
 def _json_of(hit: Hit) -> dict[str, Any]:
     evidence = [{**asdict(each), "matches": list(each.matches)} for each in hit.evidence]
-    return {**asdict(hit), "clip_ids": list(hit.clip_ids), "evidence": evidence}
+    content = {**asdict(hit), "clip_ids": list(hit.clip_ids), "evidence": evidence}
+    if hit.reranked is None:
+        del content["reranked"]
+    return content
