@@ -13,8 +13,7 @@ def share_high(values: Sequence[float], *, assurance: float = ASSURANCE) -> floa
     """Return an upper confidence bound of the mean of independent values from 0 to 1.
 
     If all values are 0 or 1 it is that of Clopper and Pearson (1934). Otherwise it is Hoeffding's (1963, theorem 1), which
-    needs
-    no distribution. If all values are 0 the two are equal.
+    needs no distribution, and is never lower for the same mean. If all values are 0 the two are equal.
 
     Args:
         values: At least one value, each from 0 to 1.

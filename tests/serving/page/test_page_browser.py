@@ -313,7 +313,7 @@ def test_compare__a_link_to_it_says_how_to_get_a_base(tab: Any, api_port: int, a
     with served_page(api_port) as url:  # of its own: a page remembers for a while whether there is a base
         tab.goto(f"{url}/compare?compare-q=green")
         sync_api.expect(tab.get_by_text("There is no base to compare with.")).to_be_visible(timeout=WAIT_MS)
-        sync_api.expect(tab.get_by_role("link", name="Search")).to_be_visible()
+        sync_api.expect(tab.get_by_role("link", name="Search", exact=True)).to_be_visible()
         sync_api.expect(tab.get_by_role("link", name="Base against adapted")).to_be_hidden()
         look_at(tab, "compare-none")
 
