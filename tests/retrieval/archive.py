@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_media.ids import clip_id_of
-from vidseek_media.tables import CLIPS, VIDEOS, write_table
+from vidseek_media.tables import CLIPS, FRAMES, VIDEOS, write_table
 from vidseek_retrieval.embedding.embedding_parts import write_part
 
 VERSION = "0123456789abcdef"
@@ -28,6 +28,13 @@ def clip_row(
     """A row of the clips table."""
     span = {"index": index, "start_ms": start_ms, "end_ms": end_ms}
     return {"clip_id": str(clip_id_of(video_id, start_ms, end_ms)), "video_id": video_id, **span, "cut": list(cut)}
+
+
+def frame_row(clip_id: object, video_id: object, **changes: object) -> dict[str, object]:
+    """A row of the frames table, of a clip whose frames are nowhere."""
+    row: dict[str, object] = {**dict.fromkeys(FRAMES.names), "clip_id": clip_id, "video_id": video_id}
+    empty = {"key": "", "shard": "", "num_frames": 2, "num_repeated": 0, "decoder": "", "quality_flags": [], "hashes": []}
+    return {**row, **empty, **changes}
 
 
 def write_archive(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,8 +16,10 @@ from serving.api.admin import Admin
 from serving.app import create_app
 from serving.engine import Base, Engine, Places
 from serving.model import open_archive
+from tests.retrieval.archive import frame_row
 from tests.serving.colours import VERSION, publish_colours, video, video_id_of_colour, write_colour_archive
 from tests.tiny_bundle import COLOURS
+from tests.waiting import wait_until
 from vidseek.archive import Archive
 from vidseek.params import Settings
 from vidseek.settings import ServeSettings
@@ -78,11 +79,8 @@ def write_taught_archive(root: Path) -> Archive:
     ]
     write_table(archive.pairs_table, pairs, PAIRS)
     write_table(archive.ingest / "sidecar.parquet", [], SIDECAR)
-    frames = [
-        {**dict.fromkeys(FRAMES.names), "clip_id": clip.clip_id, "video_id": clip.video_id, "key": "", "shard": "",
-         "num_frames": 2, "num_repeated": 0, "decoder": "", "quality_flags": [], "hashes": []}
-        for clip in read_table(archive.cut / "clips.parquet", CLIPS).itertuples()
-    ]
+    clips = read_table(archive.cut / "clips.parquet", CLIPS)
+    frames = [frame_row(clip.clip_id, clip.video_id) for clip in clips.itertuples()]
     write_table(archive.frames / "frames.parquet", frames, FRAMES)
     return archive
 
@@ -114,10 +112,8 @@ def live_api(archive: Archive, *, port: int | None = None, **keys: Any) -> Itera
     server = uvicorn.Server(uvicorn.Config(app, port=chosen, log_level="error", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run)
     thread.start()
-    deadline = time.monotonic() + 60
-    while not server.started and time.monotonic() < deadline:
-        time.sleep(0.05)
     try:
+        wait_until(lambda: server.started)
         yield f"http://127.0.0.1:{chosen}"
     finally:
         server.should_exit = True

@@ -9,6 +9,7 @@ import pytest
 
 from serving.batcher import Batcher, QueueFull
 from tests.raising import raises
+from tests.waiting import until
 from vidseek_media.errors import InputRejected
 
 
@@ -56,8 +57,7 @@ def test_submit__what_gathers_while_one_runs_is_the_next_batch(doubling: Doublin
         batcher = batcher_of(doubling)
         doubling.gate.clear()
         first = asyncio.create_task(batcher.submit(0))
-        while not doubling.batches:
-            await asyncio.sleep(0.001)
+        await until(lambda: doubling.batches)
         others = [asyncio.create_task(batcher.submit(number)) for number in range(1, 7)]
         await asyncio.sleep(0)
         doubling.gate.set()
@@ -74,8 +74,7 @@ def test_submit__one_more_than_the_queue_holds_is_told_so(doubling: Doubling) ->
         batcher = batcher_of(doubling, max_queue=2)
         doubling.gate.clear()
         tasks = [asyncio.create_task(batcher.submit(0))]
-        while not doubling.batches:
-            await asyncio.sleep(0.001)
+        await until(lambda: doubling.batches)
         tasks += [asyncio.create_task(batcher.submit(number)) for number in (1, 2)]
         await asyncio.sleep(0)
         with raises(QueueFull, code="queue-full"):
@@ -93,8 +92,7 @@ def test_submit__who_has_gone_takes_no_place_in_the_queue(doubling: Doubling) ->
         batcher = batcher_of(doubling, max_queue=1)
         doubling.gate.clear()
         first = asyncio.create_task(batcher.submit(0))
-        while not doubling.batches:
-            await asyncio.sleep(0.001)
+        await until(lambda: doubling.batches)
         leaving = asyncio.create_task(batcher.submit(1))
         await asyncio.sleep(0)
         leaving.cancel()
@@ -144,8 +142,7 @@ def test_submit__client_that_goes_takes_its_item_along(doubling: Doubling) -> No
         batcher = batcher_of(doubling)
         doubling.gate.clear()
         first = asyncio.create_task(batcher.submit(0))
-        while not doubling.batches:
-            await asyncio.sleep(0.001)
+        await until(lambda: doubling.batches)
         leaving, staying = (asyncio.create_task(batcher.submit(number)) for number in (1, 2))
         await asyncio.sleep(0)
         leaving.cancel()

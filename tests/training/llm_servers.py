@@ -7,7 +7,6 @@ import io
 import json
 import tarfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -251,11 +250,3 @@ def _write_shard(path: Path, clips: dict[int, tuple[str, str, int]], num_frames:
                 info = tarfile.TarInfo(name)
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
-
-
-def wait_for(is_so: Callable[[], bool], *, seconds: float = 120.0) -> None:
-    """Wait until it is so, or fail."""
-    end = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.01)

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from vidseek_media.cutting.shots import find_all_cuts, shot_spans
 from vidseek_media.errors import ArtifactError, ConfigError
@@ -327,8 +326,8 @@ def read_clip_table(folder: Path, *, video_ids: Collection[str] | None = None) -
     return rows
 
 
-def are_of_cut(rows: pa.Table, cut: str) -> NDArray[np.bool_]:
-    """Return which rows of a table of CLIPS are of a cut mode.
+def rows_of_cut(rows: pa.Table, cut: str) -> pa.Table:
+    """Return the rows of a table of CLIPS that are of a cut mode.
 
     Args:
         rows: With the column `cut`.
@@ -337,7 +336,7 @@ def are_of_cut(rows: pa.Table, cut: str) -> NDArray[np.bool_]:
     modes = rows["cut"].combine_chunks()
     found = np.zeros(rows.num_rows, np.bool_)
     found[np.asarray(pc.list_parent_indices(modes))[np.asarray(pc.equal(pc.list_flatten(modes), cut), np.bool_)]] = True
-    return found
+    return rows.filter(pa.array(found))
 
 
 def find_clip(folder: Path, clip_id: str) -> tuple[str, Span] | None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_media.cutting.small_frames import SmallFrames, edges_of
+from vidseek_media.cutting.transitions import is_away, likeness
 
 NEIGHBOURS = 5
 """Frames on both sides whose change a frame is compared with, by their median: a flash beside a cut does not hide it."""
@@ -51,10 +52,10 @@ def motion_cuts(
             is asked for here.
         min_content: By how many levels a frame must change at least.
     """
-    changes = frames.changes()
+    changes = np.array([frames.change(at) for at in range(len(frames.cells))], np.float32)
     found: list[int] = []
     for at in _outstanding(changes, threshold / 2, min_content):
-        if all(abs(at - cut) > MIN_APART for cut in [*cuts, *found]) and _is_another_picture(frames.grey, at, reach):
+        if is_away(at, [*cuts, *found], MIN_APART) and _is_another_picture(frames.grey, at, reach):
             found.append(at)
     return sorted(found)
 
@@ -89,7 +90,7 @@ def _found_again(some: NDArray[np.uint8], others: NDArray[np.uint8], *, enough: 
     for down, right in _SHIFTS:
         rows, columns = slice(max(down, 0), height + min(down, 0)), slice(max(right, 0), width + min(right, 0))
         moved = slice(max(-down, 0), height + min(-down, 0)), slice(max(-right, 0), width + min(-right, 0))
-        best = max(best, float((edges_of(some[:, rows, columns]) @ edges_of(others[:, *moved]).T).max()))
+        best = max(best, likeness(edges_of(some[:, rows, columns]), edges_of(others[:, *moved])))
         if best > enough:
             break
     return best

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -63,10 +62,9 @@ class SmallFrames:
         """Return the brightness of each frame, in levels."""
         return self.cells.mean(axis=1) @ LUMA.astype(np.float64)
 
-    def changes(self) -> NDArray[np.float32]:
-        """Return by how many levels the cells of each frame differ from those of the previous one; 0 of the first."""
-        steps = [np.abs(one.astype(np.int16) - other).mean() for one, other in itertools.pairwise(self.cells)]
-        return np.array([0.0, *steps], np.float32)
+    def change(self, at: int) -> float:
+        """Return by how many levels the cells of frame `at` differ from those of the previous one; 0 of the first."""
+        return float(np.abs(self.cells[at].astype(np.float32) - self.cells[max(at - 1, 0)]).mean())
 
 
 def edges_of(grey: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -119,7 +119,7 @@ def add_gradual(cuts: Sequence[int], frames: SmallFrames, pace: Pace) -> list[in
     hard = [cut for cut in cuts if not any(fade.has(cut, margin=pace.half) for fade in fades)]
     soft = [
         at for at in find_dissolves(frames, pace)
-        if _is_away(at, hard, pace.half) and not any(fade.has(at, margin=pace.second) for fade in fades)
+        if is_away(at, hard, pace.half) and not any(fade.has(at, margin=pace.second) for fade in fades)
     ]
     return sorted([*hard, *(fade.middle for fade in fades), *soft])
 
@@ -152,7 +152,7 @@ def find_dissolves(frames: SmallFrames, pace: Pace) -> list[int]:
     middles = [middle for half in pace.halves for middle in _middles(frames, light, half)]
     found: list[int] = []
     for _, at in sorted(middles):
-        if _is_away(at, found, 2 * pace.half):
+        if is_away(at, found, 2 * pace.half):
             found.append(at)
     return sorted(found)
 
@@ -203,8 +203,8 @@ def _around(is_dark: NDArray[np.bool_], at: int) -> tuple[int, int]:
 
 def _fades_among(cuts: Sequence[int], frames: SmallFrames, pace: Pace) -> list[Fade]:
     """Return the fades that are not the dark behind or before a cut."""
-    jumps = [cut for cut in cuts if _jump(frames.cells, cut) >= MIN_JUMP]
-    return [fade for fade in find_fades(frames, pace) if _is_away(fade.middle, jumps, pace.second)]
+    jumps = [cut for cut in cuts if frames.change(cut) >= MIN_JUMP]
+    return [fade for fade in find_fades(frames, pace) if is_away(fade.middle, jumps, pace.second)]
 
 
 def _middles(frames: SmallFrames, light: NDArray[np.float64], half: int) -> list[tuple[float, int]]:
@@ -225,7 +225,7 @@ def _middles(frames: SmallFrames, light: NDArray[np.float64], half: int) -> list
 
 def _is_flash(frames: SmallFrames, cut: int, reach: int) -> bool:
     """Return whether a picture within `reach` frames before a cut is there within as many after it, lit otherwise."""
-    if _jump(frames.cells, cut) < MIN_FLASH:
+    if frames.change(cut) < MIN_FLASH:
         return False
     return _stays(frames, cut, reach, colours=MAX_FLASH_COLOURS, edges=MAX_FLASH_EDGES)
 
@@ -238,12 +238,12 @@ def _stays(frames: SmallFrames, cut: int, reach: int, *, colours: float, edges: 
     """Return whether colours and edges within `reach` frames before a cut are as alike as stated to some after it."""
     before, after = slice(max(cut - reach, 0), cut), slice(cut, cut + reach)
     return (
-        _likeness(_normalised(frames.cells[before]), _normalised(frames.cells[after])) >= colours
-        and _likeness(edges_of(frames.grey[before]), edges_of(frames.grey[after])) >= edges
+        likeness(_normalised(frames.cells[before]), _normalised(frames.cells[after])) >= colours
+        and likeness(edges_of(frames.grey[before]), edges_of(frames.grey[after])) >= edges
     )
 
 
-def _likeness(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
+def likeness(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
     """Return the highest correlation of a picture before with one after; 0 where there are none."""
     return float((before @ after.T).max()) if len(before) and len(after) else 0.0
 
@@ -252,11 +252,6 @@ def _normalised(cells: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return pictures as vectors whose products are correlations: (frames, cells * 3). A flat picture is like none."""
     plain = cells.astype(np.float32)
     return unit_vectors((plain - plain.mean(axis=1, keepdims=True)).reshape(len(cells), -1))
-
-
-def _jump(cells: NDArray[np.uint8], at: int) -> float:
-    """Return the mean change from the previous frame to frame `at`, in levels."""
-    return float(np.abs(cells[at].astype(np.float32) - cells[max(at - 1, 0)]).mean())
 
 
 def _off_a_mix(cells: NDArray[np.uint8]) -> float | None:
@@ -276,5 +271,6 @@ def _off_a_mix(cells: NDArray[np.uint8]) -> float | None:
     return off + aside if is_mix else None
 
 
-def _is_away(at: int, others: Sequence[int], frames: int) -> bool:
+def is_away(at: int, others: Sequence[int], frames: int) -> bool:
+    """Return whether a frame is more than so many frames from each of the others."""
     return all(abs(at - other) > frames for other in others)

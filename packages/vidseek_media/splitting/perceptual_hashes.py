@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -22,6 +22,8 @@ MAX_BITS = 7
 
 _CHUNK = 2**22
 """Candidates that are compared at once: 100 MB."""
+
+HashesByKey = Mapping[str, Sequence[int] | NDArray[np.uint64]]
 
 
 def hash_of(thumb: NDArray[np.float32]) -> int | None:
@@ -58,15 +60,13 @@ class Comparison:
     """Pairs of keys that show the same, sorted."""
 
 
-def near_duplicates(
-    hashes: Mapping[str, Iterable[int]], *, max_bits: int, min_share: float
-) -> list[tuple[str, str]]:
+def near_duplicates(hashes: HashesByKey, *, max_bits: int, min_share: float) -> list[tuple[str, str]]:
     """Return the pairs of keys that show the same, sorted. As `compare`, of which it takes the result."""
     return compare(hashes, max_bits=max_bits, min_share=min_share).similar
 
 
 def compare(
-    hashes: Mapping[str, Iterable[int]], *, max_bits: int, min_share: float, before: Comparison | None = None
+    hashes: HashesByKey, *, max_bits: int, min_share: float, before: Comparison | None = None
 ) -> Comparison:
     """Find the keys that show the same.
 
@@ -85,7 +85,7 @@ def compare(
     if not 0 <= max_bits <= MAX_BITS:
         raise ValueError(f"max_bits is {max_bits}, wanted 0 to {MAX_BITS}")
     keys = sorted(hashes)
-    own = [np.unique(each if isinstance(each := hashes[key], np.ndarray) else np.fromiter(each, np.uint64)) for key in keys]
+    own = [np.unique(np.asarray(hashes[key], np.uint64)) for key in keys]
     digests = {key: hashlib.blake2b(each.tobytes(), digest_size=8).hexdigest() for key, each in zip(keys, own, strict=True)}
     usable = before is not None and (before.max_bits, before.min_share) == (max_bits, min_share)
     known, kept = (before.digests, before.similar) if before is not None and usable else ({}, [])

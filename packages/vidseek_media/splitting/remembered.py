@@ -6,7 +6,6 @@ A memory that is missing, broken or of another version is as none: the result ne
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pandas as pd
 
 from vidseek_media.files.json_files import read_memory, write_json
 from vidseek_media.splitting.both_sides import find_both_sides, hashes_of, joined_hashes
-from vidseek_media.splitting.perceptual_hashes import Comparison, compare, near_duplicates
+from vidseek_media.splitting.perceptual_hashes import Comparison, HashesByKey, compare, near_duplicates
 from vidseek_media.tables import BOTH_SIDES, is_among
 
 GROUPS_FILE, BOTH_SIDES_FILE = "near_duplicates.json", "both_sides.json"
@@ -23,7 +22,7 @@ VERSION = 1
 
 
 def remembered_near_duplicates(
-    hashes: Mapping[str, Iterable[int]], *, max_bits: int, min_share: float, memory: Path | None
+    hashes: HashesByKey, *, max_bits: int, min_share: float, memory: Path | None
 ) -> list[tuple[str, str]]:
     """Return the pairs of keys that show the same, as `near_duplicates` does, and remember them.
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vidseek_encoder.encoder import Encoder
-from vidseek_media.cutting.cut import are_of_cut, read_clip_table
+from vidseek_media.cutting.cut import read_clip_table, rows_of_cut
 from vidseek_media.errors import ArtifactError
 from vidseek_media.files.folders import sole_writer
 from vidseek_media.records import share_half_of_each
@@ -71,7 +71,7 @@ def clip_texts(
         ArtifactError: a table is missing or broken.
     """
     clips = read_clip_table(cut_dir, video_ids=video_ids)
-    wanted = clips.filter(pa.array(are_of_cut(clips, cut)))
+    wanted = rows_of_cut(clips, cut)
     names = pc.unique(wanted["video_id"]).to_pylist()
     videos = np.asarray(pc.index_in(wanted["video_id"], value_set=pa.array(names, pa.string())), np.int64)
     captions = _read_captions(caption_dir, clips, names)

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from vidseek_media.cutting.cut import are_of_cut
+from vidseek_media.cutting.cut import rows_of_cut
 from vidseek_media.tables import CLIPS, is_among, read_columns
 from vidseek_quality.intervals import share_interval
 from vidseek_retrieval.embedding.embed_texts import read_text_table
@@ -68,7 +67,7 @@ class PublishedWindows:
             ArtifactError: a table is missing or broken.
         """
         rows = read_columns(cut_dir / "clips.parquet", CLIPS, columns=["clip_id", "video_id", "start_ms", "end_ms", "cut"])
-        table = rows.filter(pa.array(are_of_cut(rows, cut))).drop_columns("cut").to_pandas()
+        table = rows_of_cut(rows, cut).drop_columns("cut").to_pandas()
         drawn, half = _drawn(table["video_id"], most, always)
         kept = table if drawn is None else table[is_among(table["video_id"], drawn)]
         embeddings = read_parts(embed_dir / "parts", among=kept["clip_id"].tolist())

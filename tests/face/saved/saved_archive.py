@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.copying import copy_tree
 from tests.retrieval.archive import VERSION, clip_row, video_row, write_archive
@@ -134,7 +135,7 @@ class Receiver:
         return Sender(fetcher, key_of(SECRET))
 
 
-def later(monkeypatch: object, seconds: float) -> None:
+def later(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Let the time go on, for what waits."""
     now = time.time
-    monkeypatch.setattr("vidseek.saved.webhooks.time.time", lambda: now() + seconds)  # type: ignore[attr-defined]
+    monkeypatch.setattr("vidseek.saved.webhooks.time.time", lambda: now() + seconds)

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import multiprocessing
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.media.at_once import run_at_once
 from tests.raising import raises
 from vidseek_media.errors import InputRejected
 from vidseek_media.fields.declared import FieldType
@@ -21,18 +21,13 @@ def decision(tag: str, span: tuple[int, int] | None = None, *, has_tag: bool = T
     return TagDecision.now(A, span, tag, has_tag=has_tag, who="ann")
 
 
-def tag_many(folder: str, who: str) -> None:
+def tag_many(folder: Path, who: str) -> None:
     for number in range(20):
-        append_tag(Path(folder), TagDecision.now(A, None, f"{who} {number}", has_tag=True, who=who))
+        append_tag(folder, TagDecision.now(A, None, f"{who} {number}", has_tag=True, who=who))
 
 
 def test_append__two_people_at_once_lose_nothing(tmp_path: Path) -> None:
-    fork = multiprocessing.get_context("fork")
-    people = [fork.Process(target=tag_many, args=(str(tmp_path), who)) for who in ("ann", "bob")]
-    for each in people:
-        each.start()
-    for each in people:
-        each.join()
+    run_at_once(tag_many, [(tmp_path, who) for who in ("ann", "bob")])
     found = read_tags(tmp_path)
     assert {(each.who, each.tag) for each in found} == {(who, f"{who} {n}") for who in ("ann", "bob") for n in range(20)}
     assert all(each.decided_at >= "2026" for each in found)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import multiprocessing
 import os
 import resource
 import signal
@@ -13,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.media.at_once import run_at_once
 from tests.raising import raises
 from vidseek_media.files.appending import append_line, locked, read_lines
 
@@ -111,12 +111,7 @@ def _append_many(path: Path, name: str, num: int) -> None:
 
 def test_append__two_processes_do_not_mix_and_keep_their_order(tmp_path: Path) -> None:
     path = tmp_path / "both.jsonl"
-    started = multiprocessing.get_context("spawn")
-    both = [started.Process(target=_append_many, args=(path, name, 60)) for name in "ab"]
-    for each in both:
-        each.start()
-    for each in both:
-        each.join(60)
+    run_at_once(_append_many, [(path, name, 60) for name in "ab"])
     lines = read_lines(path)
     assert lines.num_broken == 0 and len(lines.values) == 120
     for name in "ab":
@@ -151,10 +146,5 @@ def _count_up(folder: Path) -> None:
 
 def test_locked__nobody_reads_between_anothers_read_and_write(tmp_path: Path) -> None:
     (tmp_path / "count").write_text("0")
-    started = multiprocessing.get_context("spawn")
-    both = [started.Process(target=_count_up, args=(tmp_path,)) for _ in range(2)]
-    for each in both:
-        each.start()
-    for each in both:
-        each.join(60)
+    run_at_once(_count_up, [(tmp_path,)] * 2)
     assert (tmp_path / "count").read_text() == "100"

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import multiprocessing
 from pathlib import Path
 
 import pytest
 
+from tests.media.at_once import run_at_once
 from tests.raising import raises
 from vidseek_media.errors import InputRejected
 from vidseek_media.text.written_captions import FILE, WrittenCaption, append_caption, read_written
@@ -16,9 +16,9 @@ def write(folder: Path, text: str, *, video: str = A, span: tuple[int, int] = (0
     append_caption(folder, WrittenCaption.now(video, span, text, who=who))
 
 
-def write_many(folder: str, who: str) -> None:
+def write_many(folder: Path, who: str) -> None:
     for number in range(20):
-        write(Path(folder), f"{who} {number}", span=(1000 * number, 1000 * number + 500), who=who)
+        write(folder, f"{who} {number}", span=(1000 * number, 1000 * number + 500), who=who)
 
 
 def texts(folder: Path) -> list[str]:
@@ -26,12 +26,7 @@ def texts(folder: Path) -> list[str]:
 
 
 def test_append__two_people_at_once_lose_nothing(tmp_path: Path) -> None:
-    fork = multiprocessing.get_context("fork")
-    people = [fork.Process(target=write_many, args=(str(tmp_path), who)) for who in ("ann", "bob")]
-    for each in people:
-        each.start()
-    for each in people:
-        each.join()
+    run_at_once(write_many, [(tmp_path, who) for who in ("ann", "bob")])
     assert sorted(texts(tmp_path)) == sorted(f"{who} {n}" for who in ("ann", "bob") for n in range(20))
 
 

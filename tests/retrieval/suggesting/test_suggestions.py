@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.raising import raises
-from tests.retrieval.archive import clip_row, unit_rows, video_row, write_archive
+from tests.retrieval.archive import clip_row, frame_row, unit_rows, video_row, write_archive
 from vidseek_media.errors import ArtifactError
 from vidseek_media.tables import FRAMES, GROUPS, PAIRS, write_table
 from vidseek_retrieval.suggesting.suggestions import ArchiveTables, SuggestReport, suggest_clips
@@ -33,16 +33,13 @@ def tables(tmp_path: Path) -> ArchiveTables:
         for row, split in ((-1, "train"), (NUM_WINDOWS, "test"))
     ], PAIRS)
     write_table(tmp_path / "pairs" / "groups.parquet", [{"video_id": v, "group": v} for v in VIDEOS[:2]], GROUPS)
-    frames: list[dict[str, Any]] = []
+    frames = []
     for row, clip in enumerate(clips):
         number = VIDEOS.index(str(clip["video_id"]))
         flags = ["black"] if number == 2 and row % 2 else []
         shown = [2 ** (3 * (row % NUM_WINDOWS) + part) * 0x10001 + 7 * min(number, 3) for part in range(3)]
-        frames.append({
-            **dict.fromkeys(FRAMES.names), "clip_id": clip["clip_id"], "video_id": clip["video_id"], "key": "", "shard": "",
-            "num_frames": 8, "num_repeated": 0, "decoder": "", "quality_flags": flags,
-            "hashes": [each if number in (3, 4) else hash((row, each)) & 2**62 - 1 for each in shown],
-        })
+        hashes = [each if number in (3, 4) else hash((row, each)) & 2**62 - 1 for each in shown]
+        frames.append(frame_row(clip["clip_id"], clip["video_id"], quality_flags=flags, hashes=hashes))
     write_table(tmp_path / "frames" / "frames.parquet", frames, FRAMES)
     return ArchiveTables(*(tmp_path / name for name in ("ingest", "cut", "frames", "pairs/pairs.parquet", "embed")))
 

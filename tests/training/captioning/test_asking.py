@@ -25,8 +25,8 @@ from tests.training.llm_servers import (
     openai_fault,
     openai_reply,
     serve,
-    wait_for,
 )
+from tests.waiting import wait_until
 from vidseek_media.errors import ConfigError, ServiceError
 from vidseek_training.captioning import asking
 from vidseek_training.captioning.asking import Outcome, ask_all
@@ -332,7 +332,7 @@ def test_ask_all__an_interrupt_keeps_what_is_under_way(tmp_path: Path, monkeypat
         def jobs() -> Iterator[tuple[Subject, Request]]:
             for i in range(5):
                 yield Subject(f"key{i}", "v", 200), Request(f"clip {i}")
-            wait_for(lambda: len(server.asked) == 5)
+            wait_until(lambda: len(server.asked) == 5)
             raise KeyboardInterrupt
 
         settings = settings_of(concurrency=8)

@@ -29,9 +29,9 @@ from tests.training.llm_servers import (
     openai_fault,
     openai_reply,
     serve,
-    wait_for,
     write_archive,
 )
+from tests.waiting import wait_until
 from vidseek_media.decoding.frames import decode_uniform
 from vidseek_media.errors import ConfigError
 from vidseek_media.frame_store.members import decode_jpeg
@@ -390,7 +390,7 @@ def test_caption__killed_at_any_moment_keeps_what_was_paid_for(tmp_path: Path, m
         kept: set[str] = set()
         for at in kills:
             process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-            wait_for(lambda at=at: len(server.asked) >= at, seconds=60)  # type: ignore[misc]
+            wait_until(lambda at=at: len(server.asked) >= at)  # type: ignore[misc]
             process.send_signal(signal.SIGKILL)
             process.communicate()
             now = {key for key, entry in read_journal(tmp_path / ".vidseek" / "captions").entries.items() if entry.captions}

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from vidseek_media.cutting.cut import are_of_cut
+from vidseek_media.cutting.cut import rows_of_cut
 from vidseek_media.errors import ArtifactError, GateFailed
 from vidseek_media.tables import CLIPS, VIDEOS, read_columns
 from vidseek_media.urls import bare_address, bare_url
@@ -80,7 +80,7 @@ def published_clips(tables: ClipTables) -> PublishedClips:
             f"{len(unknown)} embedded clips are not in {path}: {', '.join(sorted(unknown.to_pylist())[:_SHOWN])}",
             code="tables-disagree", remedy="Run `dvc repro`, so that clips and embeddings are of one run",
         )
-    wanted = clips.filter(pa.array(are_of_cut(clips, tables.cut)))
+    wanted = rows_of_cut(clips, tables.cut)
     _require_videos(wanted, tables)
     places = pc.index_in(wanted["clip_id"], value_set=embedded).combine_chunks()
     having = wanted.filter(pc.is_valid(places))
