@@ -23,7 +23,8 @@ from typing import Any
 from tqdm import tqdm
 
 from bench.searching import near_archive
-from vidseek_retrieval.dedup.comparing.compared import Compared, Pair, compare
+from vidseek_retrieval.dedup.comparing.candidates import Pair
+from vidseek_retrieval.dedup.comparing.compared import Compared, compare
 from vidseek_retrieval.dedup.comparing.fingerprints import VideoFingerprint
 from vidseek_retrieval.dedup.comparing.processes import map_in_processes
 from vidseek_retrieval.dedup.judging.limits import choose_threshold

@@ -18,7 +18,8 @@ from vidseek_media.frame_store.stored_clips import read_frames
 from vidseek_media.records import Video
 from vidseek_media.sources.ingest import read_videos
 from vidseek_retrieval.dedup.comparing.alignment import Alignment
-from vidseek_retrieval.dedup.comparing.compared import Pair, compare
+from vidseek_retrieval.dedup.comparing.candidates import Pair
+from vidseek_retrieval.dedup.comparing.compared import compare
 from vidseek_retrieval.dedup.comparing.fingerprint_store import read_fingerprints
 from vidseek_retrieval.dedup.comparing.fingerprints import VideoFingerprint
 from vidseek_retrieval.dedup.decisions import key_of

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from vidseek_media.cutting.cut import read_clip_columns
+from vidseek_media.cutting.cut import ClipColumns, read_clip_columns
 from vidseek_media.errors import ArtifactError
 from vidseek_media.records import Span, share_half
 from vidseek_media.sources.ingest import read_videos
+from vidseek_media.splitting.both_sides import joined_hashes
 from vidseek_media.splitting.perceptual_hashes import MAX_BITS
 from vidseek_media.splitting.video_groups import groups_of, video_groups
-from vidseek_media.tables import FRAMES, PAIRS, read_table
+from vidseek_media.tables import FRAMES, PAIRS, read_columns, read_table
 from vidseek_retrieval.embedding.embedding_parts import PARTS_FOLDER, read_parts
 from vidseek_retrieval.suggesting.coverage import Flags, choose_farthest
 
@@ -96,8 +99,9 @@ def suggest_clips(
     Raises:
         ArtifactError: a table is missing or broken.
     """
-    clips = _Clips.load(tables, cut, forgotten)
-    captioned, taught_ids = _captioned(tables, clips, also_captioned)
+    columns = read_clip_columns(tables.cut)
+    clips = _Clips.load(tables, columns, cut, forgotten)
+    captioned, taught_ids = _captioned(tables, columns, clips, also_captioned)
     is_held = np.array([video_id in held_out for video_id in clips.video_ids], bool)
     is_empty = np.array([bool(own.intersection(skip_quality_flags)) for own in clips.flags], bool)
     is_open = ~captioned & ~is_held & ~is_empty
@@ -130,11 +134,13 @@ class _Clips:
     spans: list[Span]
     vectors: NDArray[np.float32]
     flags: list[set[str]]
-    hashes: list[NDArray[np.uint64]]
+    hashes: NDArray[np.uint64]
+    """Of the frames of all clips, one after the other."""
+    owners: NDArray[np.int64]
+    """Of each hash, the row of its clip."""
 
     @classmethod
-    def load(cls, tables: ArchiveTables, cut: str, forgotten: Collection[str]) -> _Clips:
-        columns = read_clip_columns(tables.cut)
+    def load(cls, tables: ArchiveTables, columns: ClipColumns, cut: str, forgotten: Collection[str]) -> _Clips:
         spans = {
             clip_id: (video_id, (start_ms, end_ms))
             for clip_id, video_id, _, start_ms, end_ms, modes in zip(*columns, strict=True)
@@ -146,16 +152,14 @@ class _Clips:
             raise ArtifactError(
                 f"{tables.embed} has no clip of the mode {cut}", code="no-embeddings", remedy="Run `dvc repro` to make them",
             )
-        rows = read_table(tables.frames / "frames.parquet", FRAMES, columns=["clip_id", "quality_flags", "hashes"])
-        of_frames = {
-            clip_id: (set(() if flags is None else flags), np.array([] if hashes is None else hashes, np.uint64))
-            for clip_id, flags, hashes in rows[rows["clip_id"].isin(found.clip_ids)].itertuples(index=False)
-        }
-        known = [of_frames.get(clip_id, (set[str](), np.empty(0, np.uint64))) for clip_id in found.clip_ids]
+        frames = read_columns(tables.frames / "frames.parquet", FRAMES, columns=["clip_id", "quality_flags", "hashes"])
+        known = pc.index_in(pa.array(found.clip_ids, pa.string()), value_set=frames["clip_id"].combine_chunks())
+        frames = frames.take(known)
+        hashes, nums = joined_hashes(frames["hashes"].to_pandas(), rows := np.arange(len(found.clip_ids)))
         return cls(
             found.clip_ids, [spans[clip_id][0] for clip_id in found.clip_ids],
-            [spans[clip_id][1] for clip_id in found.clip_ids], found.vectors, [flags for flags, _ in known],
-            [hashes for _, hashes in known],
+            [spans[clip_id][1] for clip_id in found.clip_ids], found.vectors,
+            [set(flags or ()) for flags in frames["quality_flags"].to_pylist()], hashes, np.repeat(rows, nums),
         )
 
     def alike(self, row: int, groups: Mapping[str, str], *, max_bits: int | None) -> Flags:
@@ -165,26 +169,23 @@ class _Clips:
             groups[other] == groups[video_id] and (other != video_id or (start_ms < span[1] and span[0] < end_ms))
             for other, span in zip(self.video_ids, self.spans, strict=True)
         ], bool)
-        if max_bits is not None and len(self.hashes[row]):
-            found |= self._show_the_same(self.hashes[row], max_bits)
+        if max_bits is not None and len(own := self.hashes[self.owners == row]):
+            found |= self._show_the_same(own, max_bits)
         return found
 
     def _show_the_same(self, hashes: NDArray[np.uint64], max_bits: int) -> Flags:
-        sizes = [len(each) for each in self.hashes]
-        all_of_them = np.concatenate(self.hashes)
-        is_near = (np.bitwise_count(all_of_them[:, None] ^ hashes) <= max_bits).any(axis=1)
-        owners = np.repeat(np.arange(len(sizes)), sizes)
-        shares = np.bincount(owners[is_near], minlength=len(sizes)) / np.maximum(sizes, 1)
+        is_near = (np.bitwise_count(self.hashes[:, None] ^ hashes) <= max_bits).any(axis=1)
+        near, nums = (np.bincount(each, minlength=len(self.clip_ids)) for each in (self.owners[is_near], self.owners))
+        shares = near / np.maximum(nums, 1)
         return np.asarray(shares >= SAME_SHARE)
 
 
 def _captioned(
-    tables: ArchiveTables, clips: _Clips, also: Mapping[str, Collection[Span]]
+    tables: ArchiveTables, columns: ClipColumns, clips: _Clips, also: Mapping[str, Collection[Span]]
 ) -> tuple[Flags, list[str]]:
     """Return which clips a caption speaks of, and the clips of training captions."""
     pairs = read_table(tables.pairs_table, PAIRS, columns=["clip_id", "split"])
     taught = sorted(set(pairs.loc[pairs["split"] == "train", "clip_id"]))
-    columns = read_clip_columns(tables.cut, video_ids=set(clips.video_ids))
     paired = set(pairs["clip_id"])
     spans: dict[str, list[Span]] = {video_id: list(own) for video_id, own in also.items()}
     for clip_id, video_id, _, start_ms, end_ms, _ in zip(*columns, strict=True):

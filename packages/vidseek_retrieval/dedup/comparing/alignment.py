@@ -150,8 +150,7 @@ def _along(one: Track, other: Track, by: TimeMapping) -> Along:
     if len(other.times_ms) == 1:
         return rows, mine, np.repeat(other.rows, len(rows), axis=0)
     places, share = other.between(times)
-    mixed = other.at(times)
-    near = np.stack([mixed, other.rows[places], other.rows[places + 1]])
+    near = np.stack([other.mixed(other.rows, places, share), other.rows[places], other.rows[places + 1]])
     alike = np.einsum("ij,kij->ki", unit(mine), unit(near))
     alike[1:] -= 0.005  # the mixture, where they are equal
     alike[1, share > 0.8], alike[2, share < 0.2] = -1, -1

@@ -10,14 +10,13 @@ from typing import Any
 from vidseek_media.files.json_files import read_memory, write_json
 from vidseek_media.terminal.progress import counted
 from vidseek_retrieval.dedup.comparing.alignment import Alignment, Evidence, align
-from vidseek_retrieval.dedup.comparing.candidates import propose
+from vidseek_retrieval.dedup.comparing.candidates import Pair, propose
 from vidseek_retrieval.dedup.comparing.fingerprints import Rectangle, VideoFingerprint
 from vidseek_retrieval.dedup.comparing.processes import map_in_processes
 from vidseek_retrieval.dedup.comparing.registration import View
 from vidseek_retrieval.dedup.comparing.sifting import sift
 from vidseek_retrieval.dedup.comparing.time_alignment import TimeMapping
 
-Pair = tuple[str, str]
 VERSION = 3
 """Of how videos are compared: what another version found is not used."""
 _FILE = "compared.json"

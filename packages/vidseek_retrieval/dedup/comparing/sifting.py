@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_media.terminal.progress import counted
+from vidseek_retrieval.dedup.comparing.candidates import Pair
 from vidseek_retrieval.dedup.comparing.fingerprints import IS_TURNED, Values, VideoFingerprint, unit
 from vidseek_retrieval.dedup.comparing.probes import Probes, compare_views, probes_of
 from vidseek_retrieval.dedup.comparing.processes import map_in_processes
 from vidseek_retrieval.dedup.comparing.sift_weights import LIMIT, WEIGHTS
 from vidseek_retrieval.dedup.comparing.time_alignment import MOTION_LEVELS
 
-Pair = tuple[str, str]
 NUM_ALIGNED = 1000
 """Pairs that are aligned in any case, the sample included."""
 LEAST_SHARE = 0.01
