@@ -12,9 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench.searching.near_copies import LENGTH_MS, NUM_FRAMES, REAL, STRIDE_MS
-from vidseek_media.cutting.cut import window_spans
-from vidseek_media.decoding.frames import bin_centres
+from bench.searching.near_copies import LENGTH_MS, REAL, STRIDE_MS, sampled_times
 from vidseek_retrieval.dedup.comparing.fingerprint_store import frames_apart
 from vidseek_retrieval.dedup.comparing.fingerprints import SIDE, VideoFingerprint, inside_of
 from vidseek_retrieval.dedup.judging.made_copies import CHANGES
@@ -113,9 +111,7 @@ class _Thing:
 
 
 def _times(length_ms: int) -> NDArray[np.float64]:
-    spans = window_spans(length_ms, length_ms=LENGTH_MS, stride_ms=STRIDE_MS)
-    times = sorted({time for span in spans for time in bin_centres(*span, NUM_FRAMES)})
-    return np.array(list(frames_apart(times)), dtype=np.float64)
+    return np.array(list(frames_apart(sampled_times(length_ms))), dtype=np.float64)
 
 
 @lru_cache(maxsize=1)

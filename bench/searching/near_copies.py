@@ -124,10 +124,15 @@ def sampled(grid: Frames, *, speed: float = 1.0, start_ms: float = 0.0, end_ms: 
     """A part of a video, so much faster, at the times at which its clips are sampled."""
     end_ms = len(grid) * GRID_MS if end_ms is None else end_ms
     duration_ms = int((end_ms - start_ms) / speed)
-    spans = window_spans(duration_ms, length_ms=LENGTH_MS, stride_ms=STRIDE_MS)
-    times = np.array(sorted({time for span in spans for time in bin_centres(*span, NUM_FRAMES)}))
+    times = np.array(sampled_times(duration_ms))
     places = ((start_ms + times * speed) / GRID_MS).astype(int).clip(0, len(grid) - 1)
     return Sampled(times, grid[places], duration_ms)
+
+
+def sampled_times(duration_ms: int) -> list[int]:
+    """The times at which the clips of a video are sampled, in order, each once."""
+    spans = window_spans(duration_ms, length_ms=LENGTH_MS, stride_ms=STRIDE_MS)
+    return sorted({time for span in spans for time in bin_centres(*span, NUM_FRAMES)})
 
 
 def make_copy(original: Sampled, kind: Kind, draws: np.random.Generator) -> Sampled:

@@ -129,7 +129,9 @@ def clip_works(
     images = [Image.fromarray(picture) for picture in pictures]
     works = {
         "text": of_all(eager_text, lambda encoder: encoder._run("text", [ids])),
-        "frames": of_all(eager_frames, lambda encoder: encoder._run("frame", encoder._batches("frame", pixels))),
+        "frames": of_all(
+            eager_frames, lambda encoder: encoder._run("frame", encoder._batches("frame", pixels, encoder.batch))
+        ),
         "text, end to end": of_all(eager_text_whole, lambda encoder: encoder.embed_texts(texts)),
         PICTURES: of_all(eager_pictures, lambda encoder: encoder.embed_images(pictures)),
     }
@@ -148,7 +150,7 @@ def xclip_works(xclip: XCLIPModel, encoders: Mapping[str, Encoder], batch: int) 
             return xclip.get_video_features(pixel_values=torch.from_numpy(pixels)).pooler_output
 
     ours: dict[str, Run] = {
-        name: (lambda encoder=encoder: encoder._run("video", encoder._batches("video", pixels)))  # type: ignore[misc]
+        name: (lambda encoder=encoder: encoder._run("video", encoder._batches("video", pixels, encoder.batch)))  # type: ignore[misc]
         for name, encoder in encoders.items()
     }
     return {"X-CLIP, clips of 8 frames": {"transformers": eager, **ours}}
@@ -227,7 +229,7 @@ def matrix_rate(encoder: Encoder, *, threads: int, rounds: int) -> dict[str, flo
         return [session.run(None, {"x": rows}) for session, rows in sessions for _ in range(12)]
 
     def frames() -> object:
-        return encoder._run("frame", encoder._batches("frame", pixels))
+        return encoder._run("frame", encoder._batches("frame", pixels, encoder.batch))
 
     runs = {"products": partial(turn, alone), "frames": partial(turn, frames)}
     best = fastest(runs, rounds=max(2, rounds // 2))

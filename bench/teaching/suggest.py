@@ -98,7 +98,6 @@ def measure(nums: Sequence[int], seeds: Sequence[int], out: Path) -> dict[str, A
     params = load_params()
     name, demo = params.backbone.name, demo_settings(params)
     base = backbones.load(name)
-    base.eval()
     pool, *held = (load_pairs(PATHS.pairs_table, PATHS.frames, base.spec, split=split) for split in ("train", *HELD))
     clips, of_held = embed_clips(base, pool), [embed_pairs(base, pairs) for pairs in held]
     report: dict[str, Any] = {

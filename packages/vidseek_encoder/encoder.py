@@ -73,8 +73,8 @@ class Encoder:
         self._sessions = sessions
         # Threads help, since Pillow and numpy release the GIL for most of this work.
         self._preparers = ThreadPoolExecutor(threads * lanes, thread_name_prefix="pixels")
-        self._num_lanes = lanes
-        self._lanes = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
+        self._num_lanes = lanes if provider == "cpu" else 1
+        self._lanes = ThreadPoolExecutor(self._num_lanes, thread_name_prefix="lane")
 
     @classmethod
     def load(
@@ -95,9 +95,10 @@ class Encoder:
             path: The bundle's folder.
             provider: Device to run on. If it is not available, loading fails.
             variant: Precision: `fp32`, `fp16` or `int8`.
-            threads: CPU threads of one run and of preprocessing, at least 1; None uses as many as this process may.
+            threads: CPU threads of one run, at least 1; None uses as many as this process may.
             lanes: Runs at once on a CPU, at least 1, each on `threads` threads. For many rows one thread and a lane for each
-                core are fastest: two threads of a small run wait for each other half of the time.
+                core are fastest: two threads of a small run wait for each other half of the time. Pixels are prepared on the
+                threads of all lanes, also where a GPU runs.
             batch: Most texts or clips in one run, at least 1.
             towers: Which towers to open. A search by words needs only `text`.
             spin: Whether idle threads keep spinning for a while before they sleep. This is faster if nothing else runs
@@ -130,7 +131,7 @@ class Encoder:
             _check_signature(sessions[model], model=model, spec=spec, file=file)
         return cls(
             spec, tokenizer=tokenizer, sessions=sessions, provider=provider, variant=variant, batch=batch,
-            threads=threads, lanes=lanes if provider == "cpu" else 1,
+            threads=threads, lanes=lanes,
         )
 
     def embed_texts(self, texts: Sequence[str], *, steady: bool = False) -> NDArray[np.float32]:
@@ -205,12 +206,15 @@ class Encoder:
         spec = self.spec
         picked = [self._picked(clip) for clip in clips]
         if spec.vision == "video":
-            return self._see("video", self._batches("video", picked, steady=steady), steady=steady)
+            most = self._most_rows(len(picked), steady=steady)
+            return self._see("video", self._batches("video", picked, most), steady=steady)
         lengths = np.array([len(clip) for clip in picked], dtype=np.int64)  # a still is one frame among those of the clips
         rows = [[frame[np.newaxis] for frame in clip] for clip in picked]
+        most = self.batch  # a clip that is run by itself is in one run, however many lanes there are
         if not (steady and self.provider == "cpu"):
             rows = [[frame for clip in rows for frame in clip]]
-        frames = self._see("frame", [batch for clip in rows for batch in self._batches("frame", clip)], steady=steady)
+            most = self._most_rows(int(lengths.sum()), steady=steady)
+        frames = self._see("frame", [batch for clip in rows for batch in self._batches("frame", clip, most)], steady=steady)
         sums = np.add.reduceat(frames, np.cumsum(lengths) - lengths, axis=0) if len(frames) else frames
         return sums / np.linalg.norm(sums, axis=1, keepdims=True)
 
@@ -257,9 +261,8 @@ class Encoder:
         """Return the vectors of rows of the vision model, each of shape (T, height, width, 3)."""
         return self._run(model, self._pixels_of(model, batches), steady=steady)
 
-    def _batches(self, model: str, rows: Rows, *, steady: bool = False) -> list[Rows]:
-        """Split rows into the batches that the vision tower runs."""
-        most = self._most_rows(len(rows), steady=steady)
+    def _batches(self, model: str, rows: Rows, most: int) -> list[Rows]:
+        """Split rows into the batches that the vision tower runs, of at most `most`."""
         if self.variant == "int8":
             pictures = self.spec.num_frames if model == "video" else 1
             most = min(most, max(1, _INT8_PICTURES // pictures))

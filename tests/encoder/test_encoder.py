@@ -96,6 +96,40 @@ def test_embed__no_lane_is_without_a_batch(
     assert sorted(seen, reverse=True) == sorted(2 * sizes, reverse=True)
 
 
+def test_embed_frames__a_steady_clip_of_single_frames_is_one_run_in_any_number_of_lanes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tiny_bundle(tmp_path, frame=True)
+    run, sizes = Encoder._run_batch, list[int]()
+
+    def counted(self: Encoder, model: str, rows: NDArray[np.int64], *, least: int = 1) -> NDArray[np.float32]:
+        sizes.append(len(rows))
+        return run(self, model, rows, least=least)
+
+    monkeypatch.setattr(Encoder, "_run_batch", counted)
+    Encoder.load(tmp_path, threads=1, lanes=2).embed_frames(np.zeros((3, 2, 8, 8, 3), dtype=np.uint8), steady=True)
+    assert sizes == [2, 2, 2]
+
+
+@pytest.mark.parametrize("provider", ["cpu", "cuda"])
+def test_embed_frames__pixels_are_prepared_on_the_threads_of_all_lanes(
+    bundle: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    prepare, at_once = Encoder._prepare, threading.Barrier(3, timeout=120)
+
+    def together(self: Encoder, row: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
+        at_once.wait()  # three at once, or this breaks
+        prepare(self, row, out)
+
+    monkeypatch.setattr(Encoder, "_prepare", together)
+    in_lanes = Encoder(
+        encoder.spec, tokenizer=encoder._tokenizer, sessions=encoder._sessions, provider=provider, variant="fp32", batch=9,
+        threads=1, lanes=3,
+    )
+    clips = np.zeros((3 if provider == "cuda" else 9, 2, 8, 8, 3), dtype=np.uint8)
+    assert in_lanes.embed_frames(clips).shape == (len(clips), DIMENSION)
+
+
 def test_embed__a_lane_that_waits_neither_overtakes_nor_lets_the_batches_pile_up(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

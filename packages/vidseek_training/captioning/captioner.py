@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -205,7 +206,7 @@ class Captioner:
             prompt = prompt_of(self.settings, videos[clip.video_id])
             prompt = prompts.setdefault(prompt, prompt)  # one text for all clips that share it
             key = hashlib.sha256(json.dumps([self.settings.name, asked, prompt, content.name]).encode()).hexdigest()[:32]
-            guessed = math.ceil((len(prompt) + len(json.dumps(SCHEMA))) / CHARACTERS_PER_TOKEN) + content.tokens
+            guessed = prompt_tokens(prompt, SCHEMA) + content.tokens
             wanted.append(_Wanted(clip, Subject(key, clip.video_id, guessed), prompt, stored[str(clip.clip_id)]))
         return wanted
 
@@ -321,6 +322,11 @@ class _Plan:
     """One for each key."""
     num_cached: int
     num_marked: int
+
+
+def prompt_tokens(prompt: str, schema: Mapping[str, Any]) -> int:
+    """Return the guessed tokens of a prompt with the JSON schema of its answer."""
+    return math.ceil((len(prompt) + len(json.dumps(schema))) / CHARACTERS_PER_TOKEN)
 
 
 def picture_tokens(settings: LlmSettings, jpeg: bytes) -> int:

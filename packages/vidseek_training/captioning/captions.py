@@ -162,9 +162,14 @@ class _Clips:
         return [clip_of(tuple(column[row] for column in columns), self._folder)  # type: ignore[arg-type]
                 for row in self._rows.get(video_id, ())]
 
-    def num_of(self, video_id: str) -> int:
-        """Return the number of clips of a video."""
-        return len(self._rows.get(video_id, ()))
+    def ids_of(self, video_id: str) -> list[str]:
+        """Return the ids of the clips of a video, in order."""
+        return [self._columns.clip_ids[row] for row in self._rows.get(video_id, ())]
+
+    def numbered(self, video_id: str, index: int) -> str | None:
+        """Return the id of the clip of a video with this index; None if there is none."""
+        columns = self._columns
+        return next((columns.clip_ids[row] for row in self._rows.get(video_id, ()) if columns.indices[row] == index), None)
 
     def at(self, video_id: str, span: Span) -> str | None:
         """Return the id of the clip of a video with this span; None if there is none."""
@@ -220,10 +225,10 @@ def _from_files(archive: _Archive) -> tuple[list[_Row], list[Rejection]]:
             )
         wanted = (int(row.start_ms), int(row.end_ms)) if is_timed else None
         if is_numbered:
-            own = archive.clips.of(video.video_id)
-            clip_id = next((str(clip.clip_id) for clip in own if clip.index == int(row.clip_index)), None)
+            clip_id = archive.clips.numbered(video.video_id, int(row.clip_index))
             if clip_id is None:
-                rejections.append(_no_index(video, int(row.clip_index), len(own), row.text))
+                num = len(archive.clips.ids_of(video.video_id))
+                rejections.append(_no_index(video, int(row.clip_index), num, row.text))
                 continue
         else:
             clip_id = archive.clip_at(wanted, video) if wanted is not None else _clip_of_whole(video, archive.clips)
@@ -271,8 +276,10 @@ def _caption(video: Video, clip_id: str | None, text: str, writer: str, **annota
 
 def _clip_of_whole(video: Video, clips: _Clips) -> str | None:
     """Return the id of the clip that is the whole video, or its only one; None if there is neither."""
-    whole = clips.at(video.video_id, (0, video.duration_ms))
-    return whole or (str(clips.of(video.video_id)[0].clip_id) if clips.num_of(video.video_id) == 1 else None)
+    if whole := clips.at(video.video_id, (0, video.duration_ms)):
+        return whole
+    own = clips.ids_of(video.video_id)
+    return own[0] if len(own) == 1 else None
 
 
 def _no_clip(video: Video, wanted: Span, text: str) -> Rejection:

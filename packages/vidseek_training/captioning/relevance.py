@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ from vidseek_media.errors import VidseekError
 from vidseek_media.frame_store.stored_clips import read_jpegs, stored_clips
 from vidseek_media.guards import number_or_none
 from vidseek_training.captioning.budget import Budget, Cancelled, Subject
-from vidseek_training.captioning.captioner import CHARACTERS_PER_TOKEN, choose_pictures, picture_tokens
+from vidseek_training.captioning.captioner import choose_pictures, picture_tokens, prompt_tokens
 from vidseek_training.captioning.journal import Journal, open_journal
 from vidseek_training.captioning.opening import open_provider
 from vidseek_training.captioning.prompt import BadAnswer, object_in
@@ -206,10 +205,9 @@ class RelevanceJudge:
             pictures = choose_pictures(jpegs, self._settings.num_frames)
             content = [hashlib.sha256(each).hexdigest() for each in pictures]
             named = json.dumps([self.name, PROMPT, SCHEMA, self._settings.options, query, content], sort_keys=True)
-            guessed = math.ceil((len(prompt) + len(json.dumps(SCHEMA))) / CHARACTERS_PER_TOKEN)
             subject = Subject(
                 hashlib.sha256(named.encode()).hexdigest()[:32], videos[clip_id],
-                guessed + len(pictures) * picture_tokens(self._settings, pictures[0]),
+                prompt_tokens(prompt, SCHEMA) + len(pictures) * picture_tokens(self._settings, pictures[0]),
             )
             found[clip_id] = subject, Request(prompt, pictures=pictures, schema=SCHEMA)
         return {clip_id: found[clip_id] for clip_id in clip_ids if clip_id in found}

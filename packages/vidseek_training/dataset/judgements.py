@@ -73,8 +73,6 @@ def with_judgements(
         clips: Columns clip_id, video_id and frames_digest of the clips that have frames and may make pairs.
         side_of: Of the video of a clip; None where nothing says on which side it may be.
     """
-    if feedback.empty:
-        return pairs, Judgements()
     texts = [mended_text(text) for text in feedback["query"]]
     known = _texts_by_clip(pairs[pairs["clip_id"].isin(set(feedback["clip_id"]))])
     held_texts = {folded(text) for text in pairs.loc[pairs["split"] != "train", "caption"]}

@@ -108,11 +108,12 @@ def make_pairs(
     skipped = _skipped(frames, settings.skip_quality_flags)
     stated_splits = _stated_splits(captions)
     usable = captions[is_among(captions["clip_id"], has_frames - set(skipped))]
-    usable = usable[~usable["video_id"].isin({video_id for video_id, own in stated_splits.items() if len(own) > 1})]
+    contradicted = {video_id for video_id, own in stated_splits.items() if len(own) > 1}
+    usable = usable[~usable["video_id"].isin(contradicted)]
     feedback = no_feedback() if feedback is None else feedback
     judged = frames[
         is_among(frames["clip_id"], set(feedback["clip_id"]) - set(skipped))
-        & ~is_among(frames["video_id"], {v for v, own in stated_splits.items() if len(own) > 1})
+        & ~is_among(frames["video_id"], contradicted)
     ]
     captioned = set(usable["video_id"])
     compared = frames[
@@ -138,14 +139,13 @@ def make_pairs(
     reasons = [_why_not(clip_id, set(), has_frames) or skipped.get(clip_id) for clip_id in later["clip_id"]]
     rejections += [_rejection(row, why) for row, why in zip(later.itertuples(index=False), reasons, strict=True) if why]
     waiting = later[np.array([not why for why in reasons], bool)]
-    if frozen is None:
+    judgements = Judgements(num_waiting=len(feedback))
+    if frozen is None and not feedback.empty:
         stated = {v: Side(next(iter(own)), v) for v, own in stated_splits.items() if len(own) == 1}
         known = stated | {v: Side(splits[v], groups[v]) for v in groups}
         sides = sides_of(judged["video_id"], known, [*decided, *alike], partial(split_of_group, settings))
         pairs, judgements = with_judgements(pairs, feedback, judged, sides.get)
         groups |= {v: sides[v].group for v in set(pairs["video_id"]) - captioned}
-    else:
-        judgements = Judgements(num_waiting=len(feedback))
     write_table(out / WAITING, waiting, CAPTIONS)
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in rejections], REJECTED)
     write_table(out / "groups.parquet", [{"video_id": v, "group": g} for v, g in sorted(groups.items())], GROUPS)

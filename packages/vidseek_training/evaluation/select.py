@@ -19,6 +19,7 @@ from vidseek_media.files.json_files import read_json, write_json
 from vidseek_media.names import shown
 from vidseek_training import backbones, tracking
 from vidseek_training.backbones import Backbone
+from vidseek_training.dataset.pair_changes import OUTCOME
 from vidseek_training.dataset.pair_set import PairSet, load_pairs
 from vidseek_training.evaluation.champion import BASE, Selected, read_selected
 from vidseek_training.evaluation.decision import decide
@@ -154,7 +155,7 @@ def _challengers(folders: list[Path], backbone: str, gallery: str, notes: list[s
 
 def _read_outcome(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
-        outcome = read_json(folder / "outcome.json")
+        outcome = read_json(folder / OUTCOME)
         ranks = read_json(folder / "validation.json") if outcome["trained"] else {}
         _check_outcome(outcome, ranks)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

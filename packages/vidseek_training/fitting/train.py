@@ -20,7 +20,7 @@ from vidseek_media.files.json_files import write_json
 from vidseek_media.tables import PAIRS, read_table
 from vidseek_training import backbones, tracking
 from vidseek_training.backbones import Backbone
-from vidseek_training.dataset.pair_changes import TRAINED_ON, changes_since, lasting_changes, why_trained
+from vidseek_training.dataset.pair_changes import OUTCOME, TRAINED_ON, changes_since, lasting_changes, why_trained
 from vidseek_training.dataset.pair_set import PairSet, load_pairs
 from vidseek_training.dataset.sampling import Data
 from vidseek_training.evaluation.scales import choose
@@ -246,7 +246,7 @@ def gallery_hash(pairs: PairSet) -> str:
 def _write_untrained(outcome: Outcome, pairs: Path, out: Path, report: Path) -> None:
     with whole_folder(out) as folder:
         shutil.copyfile(pairs, folder / TRAINED_ON)
-        write_json(folder / "outcome.json", asdict(outcome))
+        write_json(folder / OUTCOME, asdict(outcome))
     write_json(report / "metrics.json", {"trained": False}, indent=None)
     write_csv(report / "curves.csv", ["step", "loss", "validation_r1"], [])
     write_csv(report / "scales.csv", ["scale", "mrr", "general_mrr"], [])
@@ -296,7 +296,7 @@ def _write_adapter(outcome: Outcome, training: Trainer, table: Path, out: Path) 
         shutil.copyfile(table, folder / TRAINED_ON)
         lora.save(training.handle, training.model, folder / "adapter")
         write_json(folder / "validation.json", ranks, indent=None)
-        write_json(folder / "outcome.json", asdict(outcome))
+        write_json(folder / OUTCOME, asdict(outcome))
 
 
 def _write_report(outcome: Outcome, training: Trainer, out: Path, report: Path) -> None:
