@@ -318,6 +318,9 @@ def read_clip_table(folder: Path, *, video_ids: Collection[str] | None = None) -
     rows = read_columns(path, CLIPS)
     if video_ids is not None:
         rows = rows.filter(pc.is_in(rows["video_id"], value_set=pa.array(video_ids, pa.string())))
+    starts, ends = (rows[name].to_numpy() for name in ("start_ms", "end_ms"))
+    for wrong in np.flatnonzero(~((starts >= 0) & (starts < ends)))[:1].tolist():
+        clip_of(tuple(rows.slice(wrong, 1).to_pylist()[0].values()), folder)  # raises
     ids = clip_ids_of(*(rows[name].to_pylist() for name in ("video_id", "start_ms", "end_ms")))
     if not rows["clip_id"].combine_chunks().equals(pa.array(ids, pa.string())):
         raise ArtifactError(

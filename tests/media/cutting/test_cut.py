@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -8,12 +9,21 @@ import pytest
 
 from bench.videos.rendered import join_scenes, rendered_scene
 from tests.raising import raises
-from vidseek_media.cutting.cut import CutReport, ShotSearch, caption_span, cut_archive, cut_videos, read_clips, window_spans
+from vidseek_media.cutting.cut import (
+    CutReport,
+    ShotSearch,
+    caption_span,
+    cut_archive,
+    cut_videos,
+    read_clip_columns,
+    read_clips,
+    window_spans,
+)
 from vidseek_media.errors import ArtifactError, ConfigError
-from vidseek_media.ids import video_id_of
+from vidseek_media.ids import clip_ids_of, video_id_of
 from vidseek_media.records import Clip, Rejection, Video
 from vidseek_media.settings import ShotSettings
-from vidseek_media.tables import REJECTED, SIDECAR, VIDEOS, read_table, write_table
+from vidseek_media.tables import CLIPS, REJECTED, SIDECAR, VIDEOS, read_table, write_table
 
 A, B = "a" * 32, "b" * 32
 
@@ -189,3 +199,18 @@ def test_cut_archive__writes_clips_that_read_clips_gives_back(tmp_path: Path) ->
 def test_cut_archive__without_its_input_is_an_artifact_error(tmp_path: Path) -> None:
     with raises(ArtifactError, code="file-absent", naming="videos.parquet"):
         cut_archive(tmp_path, out=tmp_path, modes=["windows"], window_length_seconds=3, window_stride_seconds=1)
+
+
+@pytest.mark.parametrize("span", [(3000, 3000), (4000, 3000), (-1, 3000)])
+@pytest.mark.parametrize("read", [read_clips, read_clip_columns])
+def test_read__a_row_that_is_no_span_is_refused(
+    tmp_path: Path, read: Callable[[Path], object], span: tuple[int, int]
+) -> None:
+    spans = [(0, 1000), span]
+    ids = clip_ids_of(["a" * 32] * 2, *([each[end] for each in spans] for end in (0, 1)))
+    write_table(tmp_path / "clips.parquet", [
+        {"clip_id": clip_id, "video_id": "a" * 32, "index": index, "start_ms": start, "end_ms": end, "cut": ["windows"]}
+        for index, (clip_id, (start, end)) in enumerate(zip(ids, spans, strict=True))
+    ], CLIPS)
+    with raises(ArtifactError, code="broken-rows", naming=("clip 1 of", f"[{span[0]}, {span[1]})")):
+        read(tmp_path)
