@@ -28,7 +28,7 @@ _KEEPS: dict[str, Any] = {
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
-        "rank": 16, "alpha": 32, "dropout": 0.05, "warmup_text_steps": 60, "warmup_text_batch": 128, "steps": 100,
+        "rank": 16, "alpha": 32, "dropout": 0.05, "warmup_text_steps": 60, "warmup_text_batch": 128, "steps": 200,
         "targets": ("attention", "mlp", "projections", "token_embedding", "stem"), "batch": 32, "learning_rate": 4.0e-3,
         "replay": 16, "replay_weight": 0.5, "replay_anchor": 4.0, "evaluate_every": 50, "max_update_ratio": None,
     },

@@ -19,7 +19,6 @@ from vidseek_media.settings import FrameSettings
 from vidseek_media.sources.ingest import ingest
 from vidseek_media.tables import BOTH_SIDES, CAPTIONS, FRAMES, GROUPS, PAIRS, REJECTED, VIDEOS, read_table, write_table
 from vidseek_training.captioning.captions import write_captions
-from vidseek_training.dataset.judgements import Judgements
 from vidseek_training.dataset.pairs import PairsReport, make_pairs, split_videos
 from vidseek_training.dataset.training_set import read_training_set
 from vidseek_training.settings import CaptionSettings, PairSettings
@@ -231,7 +230,7 @@ def test_make_pairs__without_a_clip_or_its_frames_there_is_no_pair(tmp_path: Pat
 
 
 def test_make_pairs__of_no_captions_is_an_empty_table(tmp_path: Path) -> None:
-    assert write(tmp_path, []) == PairsReport(*[0] * 12, judgements=Judgements())
+    assert write(tmp_path, []) == PairsReport(*[0] * 12)
     assert len(pairs_of(tmp_path)) == 0
 
 
