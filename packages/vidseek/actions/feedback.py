@@ -10,7 +10,7 @@ from typing import Any
 
 from vidseek.archive import Archive, load_encoder, open_searcher
 from vidseek_media.errors import ArtifactError, InputRejected
-from vidseek_media.files.appending import append_line, read_lines
+from vidseek_media.files.appending import append_said, read_lines
 from vidseek_retrieval.search.browse import ClipUnknown
 
 TABLE = "feedback.parquet"
@@ -58,16 +58,7 @@ def append(folder: Path, feedback: Feedback) -> None:
     Raises:
         ArtifactError: the disk cannot hold it; nothing of it is kept.
     """
-    path = folder / f"{feedback.said_at[:10]}.jsonl"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = max([path, *folder.glob("*.jsonl")])
-        append_line(path, asdict(feedback))
-    except OSError as error:
-        raise ArtifactError(
-            f"{path} cannot be written: {error.strerror}",
-            code="not-writable", remedy="Make room or mend the rights, then say it again"
-        ) from error
+    append_said(folder / f"{feedback.said_at[:10]}.jsonl", asdict(feedback), again="say it again", pattern="*.jsonl")
 
 
 def say(archive: Archive, query: str, clip_id: str, *, relevant: bool) -> Feedback:
