@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vidseek.archive import Archive, load_encoder, open_searcher
+from vidseek.archive import Archive, open_text_searcher
 from vidseek_media.errors import ArtifactError, InputRejected
 from vidseek_media.files.appending import append_said, read_lines
 from vidseek_retrieval.search.browse import ClipUnknown
@@ -76,8 +76,7 @@ def say(archive: Archive, query: str, clip_id: str, *, relevant: bool) -> Feedba
     """
     if not query.strip():
         raise InputRejected("the query is blank", code="empty-query", remedy="Say in a few words what was looked for")
-    settings = archive.settings().search
-    searcher = open_searcher(archive, settings, load_encoder(archive, settings, text_only=True))
+    searcher = open_text_searcher(archive)
     points = searcher.points([clip_id.strip().lower()])
     if not points:
         raise ClipUnknown(f"the index has no clip {clip_id}", remedy="Take the best_clip_id of a hit")

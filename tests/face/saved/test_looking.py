@@ -14,7 +14,7 @@ from qdrant_client import QdrantClient
 from tests.face import calling
 from tests.face.saved.saved_archive import SURE, Growing, Receiver, first_of, video_id
 from tests.raising import raises
-from vidseek.archive import Archive, load_encoder, open_searcher
+from vidseek.archive import Archive, open_text_searcher
 from vidseek.saved.after_publish import after_publish
 from vidseek.saved.feeds import ATOM, atom_feed, json_feed
 from vidseek.saved.listing import list_saved, newest_moments
@@ -190,8 +190,7 @@ def test_save__wants_what_keeps_it_quiet(world: Growing) -> None:
 
 def test_save__a_calibrated_query_has_the_confidence_of_the_settings(asked_archive: Archive) -> None:
     archive = asked_archive
-    settings = archive.settings().search
-    searcher = open_searcher(archive, settings, load_encoder(archive, settings, text_only=True))
+    searcher = open_text_searcher(archive)
     assert save_search(archive, SavedQuery(texts=("red",)), searcher).query.min_confidence == 0.5
     (archive.root / "params.yaml").write_text("saved: {min_confidence: 0.25, max_searches: 2}\n")
     assert save_search(archive, SavedQuery(texts=("red",)), searcher).query.min_confidence == 0.25
