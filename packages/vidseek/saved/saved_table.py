@@ -17,23 +17,23 @@ from vidseek_media.records import Span
 
 TABLE_NAME = "saved.sqlite3"
 _SCHEMA = """
-CREATE TABLE searches (
+CREATE TABLE IF NOT EXISTS searches (
     id TEXT PRIMARY KEY, name TEXT NOT NULL, query TEXT NOT NULL, webhook TEXT NOT NULL, created_at REAL NOT NULL,
     looked_at REAL, code TEXT NOT NULL DEFAULT '', reason TEXT NOT NULL DEFAULT '', num_before INTEGER NOT NULL
 ) STRICT;
-CREATE TABLE moments (
+CREATE TABLE IF NOT EXISTS moments (
     id TEXT PRIMARY KEY, search_id TEXT NOT NULL, video_id TEXT NOT NULL, start_ms INTEGER NOT NULL,
     end_ms INTEGER NOT NULL, found_at REAL NOT NULL, hit TEXT NOT NULL, delivery TEXT NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0, next_at REAL NOT NULL DEFAULT 0, worker TEXT NOT NULL DEFAULT '',
     claimed_at REAL, told TEXT NOT NULL DEFAULT ''
 ) STRICT;
-CREATE INDEX of_search ON moments (search_id, video_id);
-CREATE INDEX by_delivery ON moments (delivery, next_at);
-CREATE TABLE seen (video_id TEXT PRIMARY KEY, digest TEXT NOT NULL) STRICT;
-CREATE TABLE missed (
+CREATE INDEX IF NOT EXISTS of_search ON moments (search_id, video_id);
+CREATE INDEX IF NOT EXISTS by_delivery ON moments (delivery, next_at);
+CREATE TABLE IF NOT EXISTS seen (video_id TEXT PRIMARY KEY, digest TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS missed (
     search_id TEXT NOT NULL, video_id TEXT NOT NULL, PRIMARY KEY (search_id, video_id)
 ) STRICT;
-CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 """
 _WITHOUT_HIT = """
 UPDATE moments SET hit = '' WHERE search_id = :search_id AND delivery NOT IN ('pending', 'sending') AND id NOT IN (

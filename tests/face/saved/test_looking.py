@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -254,3 +256,13 @@ def test_command__saves_lists_looks_feeds_and_removes(
     assert call("add", "red", "--webhook", "https://hooks.example/a", code=10)["error"]["code"] == "webhooks-off"
     with raises(SavedGone, code="saved-not-found"):
         newest_moments(world.archive, saved["id"])
+
+
+def test_table__that_another_process_makes_meanwhile_is_used(tmp_path: Path) -> None:
+    table = SavedTable(tmp_path)
+    with raises(SavedGone, code="saved-not-found"):
+        table.remove("none")
+    with closing(sqlite3.connect(table.path)) as db:  # as who looked before the other one was done
+        db.execute("PRAGMA user_version = 0")
+    with raises(SavedGone, code="saved-not-found"):
+        table.remove("none")
