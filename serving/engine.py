@@ -380,8 +380,7 @@ class Engine:
         """
         self._encoding.check_text(query)
         point = await self.clip(clip_id)
-        version = str(point.payload.get("encoder_version", ""))
-        said = feedback.Feedback(query, point.clip_id, relevant, version, feedback.now())
+        said = feedback.Feedback.now(query, point, relevant=relevant)
         await self.on_archive(lambda: feedback.append(self._places.feedback, said))
         self.metrics.feedback.labels("right" if relevant else "wrong").inc()
         return said.said_at

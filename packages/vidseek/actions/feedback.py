@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vidseek.archive import Archive, open_text_searcher
 from vidseek_media.errors import ArtifactError, InputRejected
 from vidseek_media.files.appending import append_said, read_lines
 from vidseek_retrieval.search.browse import ClipUnknown
+
+if TYPE_CHECKING:
+    from vidseek_retrieval.index.backend import Point
 
 TABLE = "feedback.parquet"
 
@@ -28,6 +31,17 @@ class Feedback:
     """Of the index in which the clip was found."""
     said_at: str
     """RFC 3339."""
+
+    @classmethod
+    def now(cls, query: str, point: Point, *, relevant: bool) -> Feedback:
+        """Return feedback of this moment.
+
+        Args:
+            query: The text of the query.
+            point: The clip in the live collection.
+            relevant: Whether the clip is what the query looked for.
+        """
+        return cls(query, point.clip_id, relevant, str(point.payload.get("encoder_version", "")), now())
 
 
 @dataclass(frozen=True)
@@ -80,8 +94,7 @@ def say(archive: Archive, query: str, clip_id: str, *, relevant: bool) -> Feedba
     points = searcher.points([clip_id.strip().lower()])
     if not points:
         raise ClipUnknown(f"the index has no clip {clip_id}", remedy="Take the best_clip_id of a hit")
-    version = str(points[0].payload.get("encoder_version", ""))
-    feedback = Feedback(query, points[0].clip_id, relevant, version, now())
+    feedback = Feedback.now(query, points[0], relevant=relevant)
     append(archive.feedback, feedback)
     return feedback
 
