@@ -143,10 +143,7 @@ class Engine:
         """
         await self.live.live()
         found = {LIVE: await self.browse(lambda live: live.metadata)}
-        try:
-            metadata = await self.in_thread(self._base.metadata) if self._base is not None else None
-        except ArtifactError as error:
-            raise NotReady(error.message, remedy=error.remedy) from error
+        metadata = await self.on_archive(self._base.metadata) if self._base is not None else None
         return {**found, BASE: metadata} if metadata is not None else found
 
     async def search(self, request: SearchRequest) -> dict[str, Any]:
@@ -355,6 +352,20 @@ class Engine:
         """
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)
 
+    async def on_archive(self, function: Callable[[], Result]) -> Result:
+        """Call a function that reads or writes files of the archive, as `in_thread` does.
+
+        Args:
+            function: Takes no arguments.
+
+        Raises:
+            NotReady: a file is missing or broken, or cannot be written: no fault of the service.
+        """
+        try:
+            return await self.in_thread(function)
+        except ArtifactError as error:
+            raise NotReady(error.message, remedy=error.remedy) from error
+
     async def record_feedback(self, *, query: str, clip_id: str, relevant: bool) -> str:
         """Record whether a clip is relevant to a query, and return the time of the record.
 
@@ -369,12 +380,8 @@ class Engine:
         """
         self._encoding.check_text(query)
         point = await self.clip(clip_id)
-        version = str(point.payload.get("encoder_version", ""))
-        said = feedback.Feedback(query, point.clip_id, relevant, version, feedback.now())
-        try:
-            await self.in_thread(lambda: feedback.append(self._places.feedback, said))
-        except ArtifactError as error:
-            raise NotReady(error.message, remedy=error.remedy) from error
+        said = feedback.Feedback.now(query, point, relevant=relevant)
+        await self.on_archive(lambda: feedback.append(self._places.feedback, said))
         self.metrics.feedback.labels("right" if relevant else "wrong").inc()
         return said.said_at
 

@@ -164,3 +164,18 @@ def open_searcher(archive: Archive, settings: SearchSettings, encoder: Encoder) 
         weights=settings.weights, evidence=settings.evidence,
         hidden=ForgottenIds(archive.decisions),
     )
+
+
+def open_text_searcher(archive: Archive) -> Searcher:
+    """Open what answers words and clips of the archive: the text tower and the live collection, as params.yaml says.
+
+    Args:
+        archive: The archive.
+
+    Raises:
+        ConfigError: params.yaml is wrong.
+        ArtifactError: as in `load_encoder` and `open_searcher`.
+        DeviceError: the provider is not available.
+    """
+    settings = archive.settings().search
+    return open_searcher(archive, settings, load_encoder(archive, settings, text_only=True))

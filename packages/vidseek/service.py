@@ -7,7 +7,7 @@ import socket
 import sys
 from pathlib import Path
 
-from vidseek.archive import Archive, load_encoder, open_searcher
+from vidseek.archive import Archive, open_text_searcher
 from vidseek.installation import SERVICE, code_root
 from vidseek_media.errors import ConfigError
 from vidseek_media.installing import require_module
@@ -26,8 +26,7 @@ def require_ready(archive: Archive) -> None:
         VidseekError: it could not; the message is that of `vidseek search`.
     """
     require_module("bentoml", "serve")
-    settings = archive.settings().search
-    open_searcher(archive, settings, load_encoder(archive, settings, text_only=True))
+    open_text_searcher(archive)
 
 
 def require_free(host: str, port: int) -> None:

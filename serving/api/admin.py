@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
@@ -32,11 +31,10 @@ from serving.api.tags import Tagging
 from serving.engine import Engine
 from serving.http.bodies import read_body
 from serving.inputs.media import VideoGone, find_media
-from serving.model import NotReady
 from vidseek.actions import feedback
 from vidseek.archive import ALIAS, Archive
 from vidseek.reports.overview import overview, report_file
-from vidseek_media.errors import ArtifactError, InputRejected, ServiceError
+from vidseek_media.errors import ArtifactError, InputRejected
 from vidseek_retrieval.dedup.decisions import Decisions, decide_rows, key_of, pair_of, read_decisions
 
 MAX_SAID = 1000
@@ -86,7 +84,7 @@ class Admin:
 
     async def overview(self) -> dict[str, Any]:
         """Return the archive's state."""
-        return await self._away(lambda: overview(self._archive))
+        return await self._engine.on_archive(lambda: overview(self._archive))
 
     async def roll_back(self, live: str) -> str:
         """Make the previous collection live in the place of `live`, and give its name.
@@ -95,11 +93,11 @@ class Admin:
             LiveChanged: another one is live.
             NothingBefore: there is none, or it is of another encoder_version than the bundle.
         """
-        return await self._away(lambda: self._roll_back(live))
+        return await self._engine.on_archive(lambda: self._roll_back(live))
 
     async def said(self, limit: int) -> dict[str, Any]:
         """Feedback, the newest first."""
-        said, _ = await self._away(lambda: feedback.read(self._archive.feedback))
+        said, _ = await self._engine.on_archive(lambda: feedback.read(self._archive.feedback))
         newest = sorted(said, key=lambda each: each.said_at, reverse=True)[:limit]
         names = ("query", "clip_id", "relevant", "said_at")
         return {"num": len(said), "said": [{name: getattr(each, name) for name in names} for each in newest]}
@@ -107,12 +105,12 @@ class Admin:
     async def freeze(self) -> dict[str, Any]:
         """Write feedback to its table."""
         table = self._archive.decisions / feedback.TABLE
-        return asdict(await self._away(lambda: feedback.freeze(self._archive.feedback, table)))
+        return asdict(await self._engine.on_archive(lambda: feedback.freeze(self._archive.feedback, table)))
 
     async def duplicates(self) -> dict[str, Any]:
         """Return the near-duplicates that were found, and the decisions."""
-        found = await self._away(self.finding.last)
-        decisions = await self._away(lambda: read_decisions(self._archive.decisions))
+        found = await self._engine.on_archive(self.finding.last)
+        decisions = await self._engine.on_archive(lambda: read_decisions(self._archive.decisions))
         state = "failed" if self.finding.problem else "found" if found else "never"
         return {
             "state": "running" if self.finding.is_running else state, "problem": self.finding.problem,
@@ -123,8 +121,8 @@ class Admin:
 
     async def decide(self, asked: DecideRequest) -> dict[str, Any]:
         """Write decisions down."""
-        found = await self._away(self.finding.last)
-        done = await self._away(lambda: decide_rows(
+        found = await self._engine.on_archive(self.finding.last)
+        done = await self._engine.on_archive(lambda: decide_rows(
             self._archive.decisions, revision=asked.revision, found=found.rows if found else (), accept=asked.accept,
             refuse=asked.refuse,
         ))
@@ -136,13 +134,13 @@ class Admin:
         Raises:
             VideoGone, MediaGone: it is not there.
         """
-        uri = await self._away(lambda: self._uri_of(video_id))
-        media = await self._away(lambda: find_media(self._archive.source, uri))
+        uri = await self._engine.on_archive(lambda: self._uri_of(video_id))
+        media = await self._engine.on_archive(lambda: find_media(self._archive.source, uri))
         return await self._engine.still(media, at_ms)
 
     async def report(self, name: str) -> FilePath:
         """Return the file of a report. Raises ReportGone."""
-        path = await self._away(lambda: report_file(self._archive, name))
+        path = await self._engine.on_archive(lambda: report_file(self._archive, name))
         if path is None:
             raise ReportGone(f"the report {name} was not written yet", remedy="Run `dvc repro`")
         return path
@@ -182,15 +180,6 @@ class Admin:
         if not rows:
             raise VideoGone.of(video_id)
         return str(rows[0]["uris"][0])
-
-    async def _away(self, work: Callable[[], Any]) -> Any:
-        """Run `work` in a thread; an archive that is not ready for it is reported as such, and not as an internal fault."""
-        try:
-            return await self._engine.in_thread(work)
-        except (InputRejected, ServiceError):
-            raise
-        except ArtifactError as error:
-            raise NotReady(error.message, remedy=error.remedy) from error
 
 
 def add_admin(app: FastAPI, admin: Admin) -> None:

@@ -11,17 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from serving.api.routes import ClipInPath, body_of, refusals
 from serving.engine import Engine
 from serving.http.bodies import read_body
-from serving.model import NotReady
 from vidseek.actions.suggestions import (
     DEFAULT_NUM,
     MAX_NUM,
-    Question,
     suggest_captions,
     suggest_judgements,
     write_caption,
 )
 from vidseek.archive import Archive
-from vidseek_media.errors import ArtifactError
 from vidseek_media.text.written_captions import MAX_CAPTION, MAX_WHO
 
 NumInQuery = Annotated[int, Query(ge=1, le=MAX_NUM, description="At most.")]
@@ -114,32 +111,19 @@ class Suggesting:
 
     async def captions(self, num: int) -> dict[str, Any]:
         """Return the clips to caption. Raises NotReady."""
-        try:
-            return asdict(await self._engine.in_thread(lambda: suggest_captions(self._archive, num)))
-        except ArtifactError as error:
-            raise NotReady(error.message, remedy=error.remedy) from error
+        return asdict(await self._engine.on_archive(lambda: suggest_captions(self._archive, num)))
 
     async def questions(self, num: int) -> dict[str, Any]:
         """Return the hits to judge. Raises NotReady."""
-        def ask(opened: Any) -> list[Question]:
-            return suggest_judgements(self._archive, opened.searcher, num)
-
-        try:
-            found = await self._engine.live.answer(lambda opened: self._engine.in_thread(lambda: ask(opened)))
-        except ArtifactError as error:
-            raise NotReady(error.message, remedy=error.remedy) from error
+        found = await self._engine.live.answer(lambda opened: self._engine.in_thread(
+            lambda: suggest_judgements(self._archive, opened.searcher, num)
+        ))
         return {"questions": [asdict(each) for each in found]}
 
     async def write(self, clip_id: str, asked: CaptionRequest) -> dict[str, Any]:
         """Write a caption of a clip down. Raises ClipGone, InputRejected, NotReady."""
         known = (await self._engine.clip(clip_id)).clip_id
-        try:
-            written = await self._engine.in_thread(
-                lambda: write_caption(self._archive, known, asked.text, who=asked.who)
-            )
-        except ArtifactError as error:
-            raise NotReady(error.message, remedy=error.remedy) from error
-        return asdict(written)
+        return asdict(await self._engine.on_archive(lambda: write_caption(self._archive, known, asked.text, who=asked.who)))
 
 
 def add_suggestions(app: FastAPI, suggesting: Suggesting) -> None:

@@ -12,10 +12,9 @@ from serving.api.jobs import Jobs
 from serving.api.routes import ClipInPath, refusals
 from serving.engine import Engine
 from serving.inputs.media import VideoGone
-from serving.model import NotReady
 from vidseek.actions.tags import Target, decide_tags, list_tags, target_of_video
 from vidseek.archive import Archive
-from vidseek_media.errors import ArtifactError, InputRejected
+from vidseek_media.errors import InputRejected
 from vidseek_media.fields.declared import MAX_KEYWORD, TAGS
 from vidseek_media.fields.tags import tags_after
 
@@ -73,12 +72,9 @@ class Tagging:
             raise VideoGone.of(video_id) from error
 
     async def _decide(self, target: Target, tag: str, *, has_tag: bool, who: str) -> dict[str, Any]:
-        try:
-            [decided] = await self._engine.in_thread(
-                lambda: decide_tags(self._archive, target, [tag], has_tag=has_tag, who=who)
-            )
-        except ArtifactError as error:
-            raise NotReady(error.message, remedy=error.remedy) from error
+        [decided] = await self._engine.on_archive(
+            lambda: decide_tags(self._archive, target, [tag], has_tag=has_tag, who=who)
+        )
         await self._jobs.publish("tags were set")
         return vars(decided)
 

@@ -43,7 +43,7 @@ def show_card(
     with st.container(key=f"card-{place}", width=CARD_PX, gap="xxsmall"):
         moment = KeptMoment.of_hit(hit)
         saving = save_link(moment) if goes_on else ""
-        st.html(_picture(clip_id, title, span(hit["start_ms"], hit["end_ms"])) + _facts(hit, title, facts) + saving)
+        st.html(picture(clip_id, title, span(hit["start_ms"], hit["end_ms"])) + _facts(hit, title, facts) + saving)
         first = st.container(horizontal=True, gap="xxsmall")
         with first:
             action, where = (query.play_at, (clip_id, hit["start_ms"])) if _is_timed(hit) else (query.play, (clip_id,))
@@ -96,7 +96,7 @@ def _show_player(clip_id: str) -> None:
     with st.container(horizontal=True, gap="small"):
         for place, near in enumerate(ask(lambda: api().neighbours(playing))):
             with st.container(key=f"near-{place}", width=132, gap="small"):
-                st.html(_picture(str(near["clip_id"]), clip["title"], ""))
+                st.html(picture(str(near["clip_id"]), clip["title"], ""))
                 # Never disabled: the one that was pressed would lose the focus, and Escape would reach no dialog.
                 st.button(
                     f"▶ {clock(near['start_ms'])}", key=f"play-near-{place}", width="stretch", on_click=query.play,
@@ -183,7 +183,7 @@ def _player(clip_id: str, clip: Mapping[str, Any], at_ms: int | None = None) -> 
 def show_example(clip_id: str, *, place: str, sign: str) -> None:
     """Show an example clip, positive or negative, with a button that removes it."""
     with st.container(key=f"near-{place}", width=132, gap="small"):
-        st.html(_picture(clip_id, "", sign))
+        st.html(picture(clip_id, "", sign))
         st.button(t("remove"), key=f"remove-{place}", width="stretch", on_click=query.forget_example, args=(clip_id,))
 
 
@@ -197,7 +197,14 @@ def _record_feedback(asked: str, clip_id: str, relevant: bool) -> None:
     st.toast(t("said", what=t("right" if relevant else "wrong")))
 
 
-def _picture(clip_id: str, title: str, corner: str) -> str:
+def picture(clip_id: str, title: str, corner: str) -> str:
+    """Return the picture of a clip as HTML.
+
+    Args:
+        clip_id: A UUID.
+        title: For whoever does not see it.
+        corner: What is written in its corner; may be empty.
+    """
     alt = html.escape(t("picture_of", title=title) if title else corner, quote=True)
     label = f'<span class="vs-time">{html.escape(corner)}</span>' if corner else ""
     return f'<div class="vs-shot"><img loading="lazy" src="{address(clip_id, "thumbnail")}" alt="{alt}">{label}</div>'

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vidseek.archive import Archive, load_encoder, open_searcher
+from vidseek.archive import Archive, open_text_searcher
 from vidseek_media.errors import ArtifactError, InputRejected
-from vidseek_media.files.appending import append_line, read_lines
+from vidseek_media.files.appending import append_said, read_lines
 from vidseek_retrieval.search.browse import ClipUnknown
+
+if TYPE_CHECKING:
+    from vidseek_retrieval.index.backend import Point
 
 TABLE = "feedback.parquet"
 
@@ -28,6 +31,17 @@ class Feedback:
     """Of the index in which the clip was found."""
     said_at: str
     """RFC 3339."""
+
+    @classmethod
+    def now(cls, query: str, point: Point, *, relevant: bool) -> Feedback:
+        """Return feedback of this moment.
+
+        Args:
+            query: The text of the query.
+            point: The clip in the live collection.
+            relevant: Whether the clip is what the query looked for.
+        """
+        return cls(query, point.clip_id, relevant, str(point.payload.get("encoder_version", "")), now())
 
 
 @dataclass(frozen=True)
@@ -58,16 +72,7 @@ def append(folder: Path, feedback: Feedback) -> None:
     Raises:
         ArtifactError: the disk cannot hold it; nothing of it is kept.
     """
-    path = folder / f"{feedback.said_at[:10]}.jsonl"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = max([path, *folder.glob("*.jsonl")])
-        append_line(path, asdict(feedback))
-    except OSError as error:
-        raise ArtifactError(
-            f"{path} cannot be written: {error.strerror}",
-            code="not-writable", remedy="Make room or mend the rights, then say it again"
-        ) from error
+    append_said(folder / f"{feedback.said_at[:10]}.jsonl", asdict(feedback), again="say it again", pattern="*.jsonl")
 
 
 def say(archive: Archive, query: str, clip_id: str, *, relevant: bool) -> Feedback:
@@ -85,13 +90,11 @@ def say(archive: Archive, query: str, clip_id: str, *, relevant: bool) -> Feedba
     """
     if not query.strip():
         raise InputRejected("the query is blank", code="empty-query", remedy="Say in a few words what was looked for")
-    settings = archive.settings().search
-    searcher = open_searcher(archive, settings, load_encoder(archive, settings, text_only=True))
+    searcher = open_text_searcher(archive)
     points = searcher.points([clip_id.strip().lower()])
     if not points:
         raise ClipUnknown(f"the index has no clip {clip_id}", remedy="Take the best_clip_id of a hit")
-    version = str(points[0].payload.get("encoder_version", ""))
-    feedback = Feedback(query, points[0].clip_id, relevant, version, now())
+    feedback = Feedback.now(query, points[0], relevant=relevant)
     append(archive.feedback, feedback)
     return feedback
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidseek.actions.feedback import read as read_feedback
-from vidseek.actions.tags import target_of_clip
+from vidseek.actions.tags import clip_targets, target_of_clip
 from vidseek.archive import Archive
 from vidseek_media.errors import InputRejected
 from vidseek_media.files.csv_files import write_csv
@@ -129,17 +129,16 @@ def suggest_judgements(archive: Archive, searcher: Searcher, num: int = DEFAULT_
     Raises:
         ArtifactError: a stage has not run, or its output is broken.
     """
-    from vidseek_media.cutting.cut import read_clip_columns
+    from vidseek_media.cutting.cut import clip_spans
     from vidseek_media.sources.ingest import read_videos
     from vidseek_media.tables import PAIRS, read_table
 
     rows = read_table(archive.pairs_table, PAIRS, columns=["clip_id", "caption", "split"])
     rows = rows[rows["split"] == "train"].sort_values("clip_id")
-    columns = read_clip_columns(archive.cut)
-    spans = dict(zip(columns.clip_ids, zip(columns.video_ids, columns.starts_ms, columns.ends_ms, strict=True), strict=True))
+    spans = clip_spans(archive.cut)
     said, _ = read_feedback(archive.feedback)
     judged = {(each.query, each.clip_id) for each in said}
-    captioned: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
+    captioned: dict[str, list[tuple[str, Span]]] = defaultdict(list)
     for clip_id, caption in zip(rows["clip_id"], rows["caption"], strict=True):
         if clip_id in spans:
             captioned[caption].append(spans[clip_id])
@@ -209,12 +208,14 @@ def take_template(archive: Archive, file: Path, *, who: str) -> list[WrittenCapt
 
 
 def _rows_of(archive: Archive, file: Path, who: str) -> Iterator[WrittenCaption]:
+    target: Callable[[str], tuple[str, Span]] | None = None
     for line, row in _lines_of(file):
         text = (row.get("caption") or "").strip()
         if not text:
             continue
+        target = target or clip_targets(archive)
         try:
-            yield WrittenCaption.now(*target_of_clip(archive, row.get("clip_id") or ""), text, who=who)
+            yield WrittenCaption.now(*target(row.get("clip_id") or ""), text, who=who)
         except InputRejected as error:
             raise InputRejected(f"{file}:{line}: {error.message}", code=error.code, remedy=error.remedy) from error
 
@@ -241,12 +242,9 @@ def _question(text: str, hit: Hit) -> Question:
     return Question(text, hit.best_clip_id, hit.video_id, hit.start_ms, hit.end_ms, hit.uri, hit.confidence)
 
 
-def _is_captioned(hit: Hit, spans: Collection[tuple[str, int, int]]) -> bool:
+def _is_captioned(hit: Hit, spans: Collection[tuple[str, Span]]) -> bool:
     """Whether one of these spans is that of a hit: then the text is its caption, and nothing is asked."""
-    return any(
-        video_id == hit.video_id and share_half((start_ms, end_ms), (hit.start_ms, hit.end_ms))
-        for video_id, start_ms, end_ms in spans
-    )
+    return any(video_id == hit.video_id and share_half(span, (hit.start_ms, hit.end_ms)) for video_id, span in spans)
 
 
 def _each_once(questions: Iterable[Question], num: int) -> list[Question]:
@@ -258,4 +256,3 @@ def _each_once(questions: Iterable[Question], num: int) -> list[Question]:
             seen |= {each.text, each.clip_id}
             found.append(each)
     return found
-

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from vidseek.actions.forget import id_of_video
 from vidseek.archive import Archive
 from vidseek_media.fields.tags import TagDecision, append_tag, read_tags
+from vidseek_media.records import Span
 
-Target = tuple[str, tuple[int, int] | None]
+Target = tuple[str, Span | None]
 """A video_id, and the span of a clip in milliseconds; None for the whole video."""
 
 
-def target_of_clip(archive: Archive, clip_id: str) -> tuple[str, tuple[int, int]]:
+def target_of_clip(archive: Archive, clip_id: str) -> tuple[str, Span]:
     """Return the video and the span of a clip.
 
     Args:
@@ -23,14 +24,31 @@ def target_of_clip(archive: Archive, clip_id: str) -> tuple[str, tuple[int, int]
         ClipUnknown: the archive has no such clip, or its video was forgotten.
         ArtifactError: nothing was cut.
     """
-    from vidseek_media.cutting.cut import find_clip
+    return clip_targets(archive)(clip_id)
+
+
+def clip_targets(archive: Archive) -> Callable[[str], tuple[str, Span]]:
+    """Return what finds the video and the span of a clip as `target_of_clip` does; the tables are read once, now.
+
+    Args:
+        archive: The archive.
+
+    Raises:
+        ArtifactError: nothing was cut.
+    """
+    from vidseek_media.cutting.cut import clip_spans
     from vidseek_media.forgotten import read_forgotten
     from vidseek_retrieval.search.browse import ClipUnknown
 
-    found = find_clip(archive.cut, clip_id.strip().lower())
-    if found is None or found[0] in read_forgotten(archive.decisions).video_ids:
-        raise ClipUnknown(f"the archive has no clip {clip_id}", remedy="Take the best_clip_id of a hit")
-    return found
+    spans, forgotten = clip_spans(archive.cut), read_forgotten(archive.decisions).video_ids
+
+    def target(clip_id: str) -> tuple[str, Span]:
+        found = spans.get(clip_id.strip().lower())
+        if found is None or found[0] in forgotten:
+            raise ClipUnknown(f"the archive has no clip {clip_id}", remedy="Take the best_clip_id of a hit")
+        return found
+
+    return target
 
 
 def target_of_video(archive: Archive, name: str) -> Target:

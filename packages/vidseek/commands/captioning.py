@@ -13,8 +13,6 @@ from vidseek_media.errors import ConfigError
 
 if TYPE_CHECKING:
     from vidseek.actions.suggestions import Question
-    from vidseek.archive import Archive
-    from vidseek_retrieval.search.searcher import Searcher
     from vidseek_retrieval.suggesting.suggestions import Suggestion, SuggestReport
 
 
@@ -71,7 +69,7 @@ def suggest(
 ) -> None:
     """Say which clips to caption, or which hits to judge, so that the next training gains most."""
     from vidseek.actions import suggestions
-    from vidseek.archive import Archive
+    from vidseek.archive import Archive, open_text_searcher
 
     archive = Archive.here()
     if sum(map(bool, (judge, captions, take))) > 1:
@@ -82,19 +80,12 @@ def suggest(
         if not as_json:
             printing.say("Written down. `dvc repro` trains with those of training videos, and says what they changed.")
     elif judge:
-        _show_questions(suggestions.suggest_judgements(archive, _searcher(archive), num), as_json=as_json)
+        _show_questions(suggestions.suggest_judgements(archive, open_text_searcher(archive), num), as_json=as_json)
     else:
         found = suggestions.suggest_captions(archive, num)
         if captions is not None:
             suggestions.write_template(captions, found)
         _show_suggestions(found, captions, as_json=as_json)
-
-
-def _searcher(archive: Archive) -> Searcher:
-    from vidseek.archive import load_encoder, open_searcher
-
-    settings = archive.settings().search
-    return open_searcher(archive, settings, load_encoder(archive, settings, text_only=True))
 
 
 def _show_suggestions(found: SuggestReport, file: Path | None, *, as_json: bool) -> None:

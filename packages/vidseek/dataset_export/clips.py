@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args
@@ -192,13 +193,12 @@ def _auto_tags(archive: Archive) -> dict[str, list[str]]:
         return {}
     backend = archive.backend()
     live = backend.live(ALIAS)
-    collection = backend.open(live) if live else None
-    if collection is None or AUTO_TAGS not in collection.metadata.declared:
+    if live is None:
         return {}
-    try:
+    with closing(backend.open(live)) as collection:
+        if AUTO_TAGS not in collection.metadata.declared:
+            return {}
         return {each.clip_id: list(tags) for each in collection.scroll() if (tags := each.payload.get(AUTO_TAGS))}
-    finally:
-        collection.close()
 
 
 def _with_truth_values(values: Mapping[str, Any], declared: DeclaredFields) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import repeat
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidseek.archive import Archive
-from vidseek.dataset_export import CUT_WORKERS, SHARD_MIB
+from vidseek.dataset_export import CUT_WORKERS, SHARD_MIB, FormatName
 from vidseek.dataset_export.clip_media import Cut, cut_clips
 from vidseek.dataset_export.clips import ArchiveClips, Selection
 from vidseek.dataset_export.csv_folder import CsvWriter
@@ -31,7 +31,6 @@ from vidseek_media.forgotten import read_forgotten
 from vidseek_media.terminal.progress import counted
 
 SUMMARY = "dataset.json"
-FormatName = Literal["webdataset", "hf", "fiftyone", "csv"]
 
 
 class DatasetWriter(Protocol):
@@ -138,10 +137,11 @@ def export_dataset(
         written, left_out = _write(archive, chosen, vectors, folder, WRITERS[format_name], layout, contents.workers)
         if not written:
             raise _nothing_left(left_out[0].reason)
+        splits = Counter(each.split for each in written)
         report = DatasetReport(
             format_name, version("vidseek"), len(written), len({each.video_id for each in written}),
             sum(len(each.captions) for each in written),
-            {name: num for name in SPLITS if (num := Counter(each.split for each in written)[name])},
+            {name: splits[name] for name in SPLITS if splits[name]},
             vectors.encoder_version if vectors else "", layout.dimension,
             {name: kind.declaration for name, kind in clips.declared.items()}, asdict(selection), asdict(contents),
             tuple(left_out),
@@ -234,6 +234,3 @@ class _Vectors:
         """Return the vector of a clip."""
         vector: NDArray[np.float32] = self._vectors[self._places[clip.clip_id]]
         return vector
-
-
-FORMATS: tuple[FormatName, ...] = get_args(FormatName)

@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from vidseek.archive import Archive, load_encoder, open_searcher
+from vidseek.archive import Archive, open_text_searcher
 from vidseek.reports.demo_result import is_right, test_queries
 from vidseek_media.decoding.frames import bin_centres, decode_at
 from vidseek_media.errors import ConfigError
@@ -27,12 +27,12 @@ def draw_searches(out: Path, *, queries: int = 4, hits: int = 3) -> None:
         hits: Moments for each caption.
     """
     archive = Archive.here()
-    settings, source = archive.settings().search, archive.source
+    source = archive.source
     if source is None:
         raise ConfigError(
             f"{archive.params} has no ingest.source", code="source-not-set", remedy="Set it to where the videos are",
         )
-    searcher = open_searcher(archive, settings, load_encoder(archive, settings, text_only=True))
+    searcher = open_text_searcher(archive)
     figure = Figure(figsize=(3.6 * hits, 1.5 * queries), layout="constrained")
     grid = figure.subplots(queries, hits, squeeze=False)
     for row, query in enumerate(test_queries(archive, count=queries)):

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from vidseek.archive import Archive, load_encoder, open_searcher
+from vidseek.archive import Archive, open_text_searcher
 from vidseek.reports.brief import brief_of, percent, percent_interval, points_interval
 from vidseek.reports.report import cautions
 from vidseek_media.errors import ArtifactError
@@ -125,8 +125,7 @@ def _moments(found: dict[str, Any]) -> list[str]:
 
 def _searches(archive: Archive) -> Iterator[tuple[dict[str, Any], Sequence[Hit]]]:
     """Search for some test captions; each with its first hits."""
-    settings = archive.settings().search
-    searcher = open_searcher(archive, settings, load_encoder(archive, settings, text_only=True))
+    searcher = open_text_searcher(archive)
     for query in test_queries(archive, count=_NUM_QUERIES):
         yield query, searcher.search_text(query["caption"], limit=_NUM_HITS).hits
 

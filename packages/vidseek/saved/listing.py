@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from vidseek.archive import Archive
@@ -21,16 +22,13 @@ def newest_moments(archive: Archive, search_id: str) -> tuple[SavedSearch, list[
     Raises:
         SavedGone: there is none.
     """
-    table = SavedTable(archive.saved)
-    search = table.get(search_id)
-    hidden = read_forgotten(archive.decisions).video_ids
-    return search, table.moments(search_id, limit=archive.section(SavedSettings).keep, hidden=hidden)
+    [found] = _with_moments(archive, [SavedTable(archive.saved).get(search_id)])
+    return found
 
 
 def newest(archive: Archive, search_id: str) -> dict[str, Any]:
     """Return the same as values of JSON. Raises SavedGone."""
-    search, moments = newest_moments(archive, search_id)
-    return {**search.to_json(), "num_new": len(moments), "moments": [each.to_json() for each in moments]}
+    return _to_json(*newest_moments(archive, search_id))
 
 
 def list_saved(archive: Archive, *, most: int = 0) -> list[dict[str, Any]]:
@@ -40,5 +38,16 @@ def list_saved(archive: Archive, *, most: int = 0) -> list[dict[str, Any]]:
         archive: The archive.
         most: How many of its newest moments each has.
     """
-    found = [newest(archive, each.id) for each in SavedTable(archive.saved).searches()]
-    return [{**each, "moments": each["moments"][:most]} for each in found]
+    searches = SavedTable(archive.saved).searches()
+    return [_to_json(search, moments, most=most) for search, moments in _with_moments(archive, searches)]
+
+
+def _with_moments(archive: Archive, searches: Iterable[SavedSearch]) -> Iterator[tuple[SavedSearch, list[SavedMoment]]]:
+    table, keep = SavedTable(archive.saved), archive.section(SavedSettings).keep
+    hidden = read_forgotten(archive.decisions).video_ids
+    for each in searches:
+        yield each, table.moments(each.id, limit=keep, hidden=hidden)
+
+
+def _to_json(search: SavedSearch, moments: list[SavedMoment], *, most: int | None = None) -> dict[str, Any]:
+    return {**search.to_json(), "num_new": len(moments), "moments": [each.to_json() for each in moments[:most]]}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from vidseek.archive import ALIAS, Archive, load_encoder, open_searcher
+from vidseek.archive import ALIAS, Archive, open_text_searcher
 from vidseek.saved.records import SavedMoment, SavedQuery, SavedSearch
 from vidseek.saved.saved_table import Looked, SavedTable, Seen
 from vidseek.settings import SavedSettings
@@ -73,10 +73,12 @@ def look(archive: Archive, searcher: Callable[[], Searcher] | None = None) -> Lo
         asked = [each for each in searches if owed[each.id] or is_other_model]
         if before.collection == now.collection and not asked:
             return LookReport(len(searches), 0)
-        open_one = searcher or (lambda: _open(archive))
-        finder = Finder(open_one(), table, archive.section(SavedSettings), time.time()) if asked else None
-        looked = [finder.look(each, owed[each.id], renews=is_other_model) for each in asked] if finder else []
-        table.keep(looked, now, now=time.time(), most=archive.section(SavedSettings).keep)
+        settings = archive.section(SavedSettings)
+        looked: list[Looked] = []
+        if asked:
+            finder = Finder(open_text_searcher(archive) if searcher is None else searcher(), table, settings, time.time())
+            looked = [finder.look(each, owed[each.id], renews=is_other_model) for each in asked]
+        table.keep(looked, now, now=time.time(), most=settings.keep)
     names = {each.id: each.name for each in searches}
     return LookReport(
         len(searches), len(changed), tuple(moment for each in looked for moment in each.moments if moment.hit),
@@ -208,8 +210,3 @@ def _filters(filters: Mapping[str, Any], video_ids: Collection[str] | None) -> I
 
 def _rank_of(hit: Hit) -> tuple[float, float]:
     return -(hit.confidence if hit.confidence is not None else 0.0), -hit.score
-
-
-def _open(archive: Archive) -> Searcher:
-    settings = archive.settings().search
-    return open_searcher(archive, settings, load_encoder(archive, settings, text_only=True))

@@ -17,21 +17,23 @@ from vidseek_media.records import Span
 
 TABLE_NAME = "saved.sqlite3"
 _SCHEMA = """
-CREATE TABLE searches (
+CREATE TABLE IF NOT EXISTS searches (
     id TEXT PRIMARY KEY, name TEXT NOT NULL, query TEXT NOT NULL, webhook TEXT NOT NULL, created_at REAL NOT NULL,
     looked_at REAL, code TEXT NOT NULL DEFAULT '', reason TEXT NOT NULL DEFAULT '', num_before INTEGER NOT NULL
 ) STRICT;
-CREATE TABLE moments (
+CREATE TABLE IF NOT EXISTS moments (
     id TEXT PRIMARY KEY, search_id TEXT NOT NULL, video_id TEXT NOT NULL, start_ms INTEGER NOT NULL,
     end_ms INTEGER NOT NULL, found_at REAL NOT NULL, hit TEXT NOT NULL, delivery TEXT NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0, next_at REAL NOT NULL DEFAULT 0, worker TEXT NOT NULL DEFAULT '',
     claimed_at REAL, told TEXT NOT NULL DEFAULT ''
 ) STRICT;
-CREATE INDEX of_search ON moments (search_id, video_id);
-CREATE INDEX by_delivery ON moments (delivery, next_at);
-CREATE TABLE seen (video_id TEXT PRIMARY KEY, digest TEXT NOT NULL) STRICT;
-CREATE TABLE missed (search_id TEXT NOT NULL, video_id TEXT NOT NULL, PRIMARY KEY (search_id, video_id)) STRICT;
-CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE INDEX IF NOT EXISTS of_search ON moments (search_id, video_id);
+CREATE INDEX IF NOT EXISTS by_delivery ON moments (delivery, next_at);
+CREATE TABLE IF NOT EXISTS seen (video_id TEXT PRIMARY KEY, digest TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS missed (
+    search_id TEXT NOT NULL, video_id TEXT NOT NULL, PRIMARY KEY (search_id, video_id)
+) STRICT;
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 """
 _WITHOUT_HIT = """
 UPDATE moments SET hit = '' WHERE search_id = :search_id AND delivery NOT IN ('pending', 'sending') AND id NOT IN (
@@ -117,7 +119,7 @@ class SavedTable:
         """
         found = next((each for each in self.searches() if each.id == search_id), None)
         if found is None:
-            raise SavedGone(f"there is no saved search {search_id[:64]!r}", remedy="`vidseek saved list` has their ids")
+            raise _gone(search_id)
         return found
 
     def add(self, search: SavedSearch, before: Iterable[SavedMoment], seen: Seen) -> None:
@@ -149,7 +151,7 @@ class SavedTable:
             for table in ("moments", "missed"):
                 db.execute(f"DELETE FROM {table} WHERE search_id = ?", (search_id,))
         if not found:
-            raise SavedGone(f"there is no saved search {search_id[:64]!r}", remedy="`vidseek saved list` has their ids")
+            raise _gone(search_id)
 
     def seen(self) -> Seen:
         """Return what was looked at last."""
@@ -230,7 +232,10 @@ class SavedTable:
 
     def num_waiting(self) -> int:
         """Return the number of moments that are to be sent."""
-        return len(self._select("WHERE delivery = 'pending'", ()))
+        with self._file.reading() as db:
+            if db is None:
+                return 0
+            return int(db.execute("SELECT COUNT(*) FROM moments WHERE delivery = 'pending'").fetchone()[0])
 
     def claim(self, moment_id: str, *, worker: str, now: float) -> bool:
         """Take a moment for sending: at most one caller gets it. This is on the disk before it is sent.
@@ -288,6 +293,10 @@ class SavedTable:
 
 def _broken(message: str, remedy: str) -> ArtifactError:
     return ArtifactError(message, code="broken-saved", remedy=remedy)
+
+
+def _gone(search_id: str) -> SavedGone:
+    return SavedGone(f"there is no saved search {search_id[:64]!r}", remedy="`vidseek saved list` has their ids")
 
 
 def _write_seen(db: sqlite3.Connection, seen: Seen) -> None:

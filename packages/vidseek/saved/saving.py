@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from vidseek_retrieval.search.searcher import Searcher
 
 MAX_NAME = 200
-VISUAL = "visual"
 
 
 class TooManySaved(InputRejected):
@@ -98,6 +97,7 @@ def _with_threshold(query: SavedQuery, finder: Finder) -> SavedQuery:
 def _is_of_words(query: SavedQuery) -> bool:
     """Whether only clips are found whose texts have the words."""
     from vidseek_retrieval.lexical.query_text import QueryText
+    from vidseek_retrieval.settings import VISUAL
 
     looks = VISUAL in query.fields or not query.fields
     return bool(query.texts) and (not looks or any(QueryText.of(text).phrases for text in query.texts))

@@ -18,6 +18,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 from urllib.parse import urlsplit
 
 from vidseek.archive import Archive
@@ -188,9 +189,7 @@ def deliver(archive: Archive, open_sender: Callable[[Archive], Sender] = Sender.
             if not table.claim(moment.id, worker=this_worker(), now=time.time()):
                 continue  # another process has it
             outcome = _sent(sender, search, moment)
-            if outcome.delivery == "sent":
-                counts["sent"] += 1
-            else:
+            if outcome.delivery != "sent":
                 down.add(host)
             _settle(table, moment, outcome, settings, counts)
     return DeliveryReport(counts["sent"], counts["failed"], counts["unknown"], table.num_waiting())
@@ -198,8 +197,7 @@ def deliver(archive: Archive, open_sender: Callable[[Archive], Sender] = Sender.
 
 @dataclass(frozen=True)
 class _Outcome:
-    delivery: str
-    """sent, later, failed or unknown."""
+    delivery: Literal["sent", "later", "failed", "unknown"]
     told: str
 
 
@@ -226,6 +224,5 @@ def _settle(
         table.settle(moment.id, "pending", outcome.told, next_at=time.time() + wait)
         return
     delivery = "failed" if outcome.delivery == "later" else outcome.delivery
-    if delivery != "sent":
-        counts[delivery] += 1
-    table.settle(moment.id, delivery, outcome.told)  # type: ignore[arg-type]
+    counts[delivery] += 1
+    table.settle(moment.id, delivery, outcome.told)

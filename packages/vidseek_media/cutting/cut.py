@@ -352,11 +352,21 @@ def find_clip(folder: Path, clip_id: str) -> tuple[str, Span] | None:
     Raises:
         ArtifactError: as in `read_clip_columns`.
     """
+    return clip_spans(folder).get(clip_id)
+
+
+def clip_spans(folder: Path) -> dict[str, tuple[str, Span]]:
+    """Return the video_id and the span of each clip by its id.
+
+    Args:
+        folder: Output of the stage `cut`.
+
+    Raises:
+        ArtifactError: as in `read_clip_columns`.
+    """
     clips = read_clip_columns(folder)
-    if clip_id not in clips.clip_ids:
-        return None
-    at = clips.clip_ids.index(clip_id)
-    return clips.video_ids[at], (clips.starts_ms[at], clips.ends_ms[at])
+    spans = zip(clips.starts_ms, clips.ends_ms, strict=True)
+    return dict(zip(clips.clip_ids, zip(clips.video_ids, spans, strict=True), strict=True))
 
 
 def _outside(video: Video, wanted: Span) -> Rejection:

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vidseek_media.errors import ArtifactError
+from vidseek_media.errors import ArtifactError, foreign
 from vidseek_media.fields.declared import MAX_KEYWORD, TAGS, FieldType
 from vidseek_media.fields.statement import Statement
-from vidseek_media.files.appending import append_line, read_lines
+from vidseek_media.files.appending import append_said, read_lines
 from vidseek_media.guards import mended_text
 
 FILE = "tags.jsonl"
@@ -74,15 +74,7 @@ def append_tag(decisions: Path, decision: TagDecision) -> None:
     Raises:
         ArtifactError: the disk cannot hold it; nothing of it is kept.
     """
-    path = decisions / FILE
-    try:
-        decisions.mkdir(parents=True, exist_ok=True)
-        append_line(path, asdict(decision))
-    except OSError as error:
-        raise ArtifactError(
-            f"{path} cannot be written: {error.strerror}", code="not-writable",
-            remedy="Make room or mend the rights, then tag it again",
-        ) from error
+    append_said(decisions / FILE, asdict(decision), again="tag it again")
 
 
 def read_tags(decisions: Path) -> list[TagDecision]:
@@ -95,12 +87,8 @@ def read_tags(decisions: Path) -> list[TagDecision]:
         ArtifactError: the file cannot be read.
     """
     path = decisions / FILE
-    try:
+    with foreign(ArtifactError, f"{path} cannot be read", code="tags-unreadable", remedy="Mend its rights"):
         lines = read_lines(path)
-    except OSError as error:
-        raise ArtifactError(
-            f"{path} cannot be read: {error.strerror}", code="tags-unreadable", remedy="Mend its rights",
-        ) from error
     found = [_decision_of(line) for line in lines.values]
     return [each for each in found if each is not None]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vidseek_media.errors import ArtifactError
 from vidseek_media.files.folders import sync_path
 
 LOCK_NAME = ".lock"
@@ -100,6 +101,29 @@ def read_lines(path: Path) -> Lines:
         else:
             values.append(value)
     return Lines(tuple(values), num_broken)
+
+
+def append_said(path: Path, said: Mapping[str, Any], *, again: str, pattern: str = "") -> None:
+    """Append what a person said, synced to the disk, to a file whose folder is created. Safe between processes.
+
+    Args:
+        path: The file.
+        said: The object to write.
+        again: What the person does when the disk can hold it: `tag it again`.
+        pattern: Of files of the folder: one that sorts after `path` is continued in its place.
+
+    Raises:
+        ArtifactError: the disk cannot hold it; nothing of it is kept.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path = max([path, *path.parent.glob(pattern)]) if pattern else path
+        append_line(path, said)
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} cannot be written: {error.strerror}", code="not-writable",
+            remedy=f"Make room or mend the rights, then {again}",
+        ) from error
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vidseek_media.errors import ArtifactError, InputRejected
-from vidseek_media.files.appending import append_line, read_lines
+from vidseek_media.errors import ArtifactError, InputRejected, foreign
+from vidseek_media.files.appending import append_said, read_lines
 from vidseek_media.guards import mended_text, text_of
 from vidseek_media.records import Span
 
@@ -74,15 +74,7 @@ def append_caption(decisions: Path, caption: WrittenCaption) -> None:
     Raises:
         ArtifactError: the disk cannot hold it; nothing of it is kept.
     """
-    path = decisions / FILE
-    try:
-        decisions.mkdir(parents=True, exist_ok=True)
-        append_line(path, asdict(caption))
-    except OSError as error:
-        raise ArtifactError(
-            f"{path} cannot be written: {error.strerror}", code="not-writable",
-            remedy="Make room or mend the rights, then write the caption again",
-        ) from error
+    append_said(decisions / FILE, asdict(caption), again="write the caption again")
 
 
 def read_written(decisions: Path) -> list[WrittenCaption]:
@@ -97,12 +89,8 @@ def read_written(decisions: Path) -> list[WrittenCaption]:
         ArtifactError: the file cannot be read.
     """
     path = decisions / FILE
-    try:
+    with foreign(ArtifactError, f"{path} cannot be read", code="written-captions-unreadable", remedy="Mend its rights"):
         lines = read_lines(path)
-    except OSError as error:
-        raise ArtifactError(
-            f"{path} cannot be read: {error.strerror}", code="written-captions-unreadable", remedy="Mend its rights",
-        ) from error
     return _that_count(each for line in lines.values if (each := _caption_of(line)) is not None)
 
 

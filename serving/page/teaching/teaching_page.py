@@ -10,12 +10,11 @@ from urllib.parse import urlencode
 import streamlit as st
 
 from serving.page.frame import admin_api, api, ask, language, show_notice, span, t
-from serving.page.shown import address
+from serving.page.moments import CARD_PX, picture
 from vidseek.client import Problem
 
 NUM_SHOWN = 12
 """Clips, or hits, on the page at once; those that are done make room for the next."""
-_CARD_PX = 264
 
 
 def teaching_page() -> None:
@@ -37,8 +36,8 @@ def _show_captioning() -> None:
         return
     with st.container(horizontal=True, gap="small"):
         for place, each in enumerate(found["suggestions"]):
-            with st.container(key=f"card-{place}", width=_CARD_PX, gap="xxsmall"):
-                st.html(_picture(each) + _line(t("teach_stands_for", num=each["num_like"])))
+            with st.container(key=f"card-{place}", width=CARD_PX, gap="xxsmall"):
+                st.html(_linked_picture(each) + _line(t("teach_stands_for", num=each["num_like"])))
                 st.text_input(
                     t("teach_seen"), key=f"caption-{each['clip_id']}", label_visibility="collapsed", max_chars=1000,
                     placeholder=t("teach_seen"), on_change=_write_caption, args=(each["clip_id"],),
@@ -52,8 +51,8 @@ def _show_judging() -> None:
         return
     with st.container(horizontal=True, gap="small"):
         for place, each in enumerate(found["questions"]):
-            with st.container(key=f"card-{place}", width=_CARD_PX, gap="xxsmall"):
-                st.html(_picture(each) + f'<div class="vs-title">{html.escape(each["text"])}</div>'
+            with st.container(key=f"card-{place}", width=CARD_PX, gap="xxsmall"):
+                st.html(_linked_picture(each) + f'<div class="vs-title">{html.escape(each["text"])}</div>'
                         + _line(t("confidence", value=round(100 * each["confidence"]))))
                 with st.container(horizontal=True, gap="xxsmall"):
                     for relevant, name, sign in ((True, "right", "✓"), (False, "wrong", "✗")):
@@ -63,16 +62,12 @@ def _show_judging() -> None:
                         )
 
 
-def _picture(each: Mapping[str, Any]) -> str:
+def _linked_picture(each: Mapping[str, Any]) -> str:
     """Return the clip's picture, which leads to its video."""
     clip_id, uri = str(each["clip_id"]), html.escape(str(each["uri"]), quote=True)
     where = html.escape(f"./?{urlencode({'play': clip_id, 'lang': language()})}", quote=True)
-    alt = html.escape(t("picture_of", title=each["uri"]), quote=True)
-    return (
-        f'<a href="{where}" target="_blank"><div class="vs-shot"><img loading="lazy" src="{address(clip_id, "thumbnail")}" '
-        f'alt="{alt}"><span class="vs-time">{span(each["start_ms"], each["end_ms"])}</span></div></a>'
-        f'<div class="vs-facts" title="{uri}">{uri}</div>'
-    )
+    shot = picture(clip_id, str(each["uri"]), span(each["start_ms"], each["end_ms"]))
+    return f'<a href="{where}" target="_blank">{shot}</a><div class="vs-facts" title="{uri}">{uri}</div>'
 
 
 def _line(text: str) -> str:

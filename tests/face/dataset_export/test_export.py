@@ -27,9 +27,10 @@ from tests.media.editing.numbered import frames_in, numbers_of_span
 from tests.raising import raises
 from tests.retrieval.archive import clip_row
 from vidseek.archive import Archive
+from vidseek.dataset_export import FormatName
 from vidseek.dataset_export import export as exporting
 from vidseek.dataset_export.clips import Selection
-from vidseek.dataset_export.export import FORMATS, Contents, FormatName, export_dataset
+from vidseek.dataset_export.export import WRITERS, Contents, export_dataset
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_media.fields.tags import TagDecision, append_tag
 from vidseek_media.forgotten import ForgottenVideo, write_forgotten
@@ -74,7 +75,7 @@ def expected(archive: Archive) -> dict[str, Read]:
     return found
 
 
-@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("format_name", WRITERS)
 def test_export__comes_back_the_same_in_the_library_that_reads_it(
     archive: Archive, tmp_path: Path, format_name: FormatName
 ) -> None:
@@ -151,7 +152,7 @@ def forgetting(write: Any, archive: Archive, video: ForgottenVideo) -> Any:
     return written
 
 
-@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("format_name", WRITERS)
 def test_export__cuts_clips_exact_to_the_frame(archive: Archive, tmp_path: Path, format_name: FormatName) -> None:
     selection, contents = Selection({"camera": "B"}, cut="captions"), Contents(has_frames=False, has_media=True)
     export_dataset(archive, tmp_path / "out", format_name, selection, contents)

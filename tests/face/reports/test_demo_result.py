@@ -26,9 +26,7 @@ class Searcher:
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text("ingest:\n  source: videos\n")
-    monkeypatch.setattr(demo_result.Archive, "settings", lambda self: SimpleNamespace(search=None))
-    monkeypatch.setattr(demo_result, "load_encoder", lambda *_, **__: None)
-    monkeypatch.setattr(demo_result, "open_searcher", lambda *_: Searcher())
+    monkeypatch.setattr(demo_result, "open_text_searcher", lambda *_: Searcher())
     monkeypatch.setattr(demo_result, "test_queries", lambda *_, **__: [QUERY])
     monkeypatch.setattr(demo_result, "cautions", lambda *_: ["too few videos"])
     monkeypatch.setattr(demo_result, "lines_of", lambda *_: ["base is champion"])

@@ -19,7 +19,7 @@ import pytest
 from tests.copying import copy_tree
 from tests.retrieval.archive import VERSION, clip_row, video_row, write_archive
 from tests.tiny_bundle import COLOURS, colour_vector, write_tiny_bundle
-from vidseek.archive import Archive, load_encoder, open_searcher
+from vidseek.archive import Archive, open_text_searcher
 from vidseek.saved.webhooks import Sender, key_of
 from vidseek_media.fields.declared import fields_of
 from vidseek_media.fields.statement import Statement
@@ -71,8 +71,7 @@ class Growing:
         publish(**tables, index=index, fields_dir=self.root / "data" / "fields", compact_share=1.0)
 
     def searcher(self) -> Searcher:
-        settings = self.archive.settings().search
-        return open_searcher(self.archive, settings, load_encoder(self.archive, settings, text_only=True))
+        return open_text_searcher(self.archive)
 
 
 @cache

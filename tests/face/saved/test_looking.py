@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,7 +16,7 @@ from qdrant_client import QdrantClient
 from tests.face import calling
 from tests.face.saved.saved_archive import SURE, Growing, Receiver, first_of, video_id
 from tests.raising import raises
-from vidseek.archive import Archive, load_encoder, open_searcher
+from vidseek.archive import Archive, open_text_searcher
 from vidseek.saved.after_publish import after_publish
 from vidseek.saved.feeds import ATOM, atom_feed, json_feed
 from vidseek.saved.listing import list_saved, newest_moments
@@ -190,8 +192,7 @@ def test_save__wants_what_keeps_it_quiet(world: Growing) -> None:
 
 def test_save__a_calibrated_query_has_the_confidence_of_the_settings(asked_archive: Archive) -> None:
     archive = asked_archive
-    settings = archive.settings().search
-    searcher = open_searcher(archive, settings, load_encoder(archive, settings, text_only=True))
+    searcher = open_text_searcher(archive)
     assert save_search(archive, SavedQuery(texts=("red",)), searcher).query.min_confidence == 0.5
     (archive.root / "params.yaml").write_text("saved: {min_confidence: 0.25, max_searches: 2}\n")
     assert save_search(archive, SavedQuery(texts=("red",)), searcher).query.min_confidence == 0.25
@@ -255,3 +256,13 @@ def test_command__saves_lists_looks_feeds_and_removes(
     assert call("add", "red", "--webhook", "https://hooks.example/a", code=10)["error"]["code"] == "webhooks-off"
     with raises(SavedGone, code="saved-not-found"):
         newest_moments(world.archive, saved["id"])
+
+
+def test_table__that_another_process_makes_meanwhile_is_used(tmp_path: Path) -> None:
+    table = SavedTable(tmp_path)
+    with raises(SavedGone, code="saved-not-found"):
+        table.remove("none")
+    with closing(sqlite3.connect(table.path)) as db:  # as who looked before the other one was done
+        db.execute("PRAGMA user_version = 0")
+    with raises(SavedGone, code="saved-not-found"):
+        table.remove("none")

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from vidseek import printing
-from vidseek.dataset_export import CUT_WORKERS, SHARD_MIB
+from vidseek.dataset_export import CUT_WORKERS, SHARD_MIB, FormatName
 
 MAX_NAMED = 5
 """Clips that were left out, which are named."""
 
 
 def export_dataset(
-    format_name: Annotated[Literal["webdataset", "hf", "fiftyone", "csv"], typer.Argument(metavar="FORMAT", help=(
+    format_name: Annotated[FormatName, typer.Argument(metavar="FORMAT", help=(
         "webdataset (tar files), hf (Parquet for `datasets`), fiftyone, or csv."))],
     out: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write.")],
     channel: Annotated[list[str] | None, typer.Option(help="Only of this channel; again for one of several.")] = None,

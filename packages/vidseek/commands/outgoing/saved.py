@@ -29,7 +29,7 @@ def saved_add(
 ) -> None:
     """Save a search: what later publishes bring for it is listed, in a feed, and sent to a webhook."""
     from vidseek.actions.queries import filters_of
-    from vidseek.archive import Archive, load_encoder, open_searcher
+    from vidseek.archive import Archive, open_text_searcher
     from vidseek.saved.records import SavedQuery
     from vidseek.saved.saving import save_search
     from vidseek_media.terminal.progress import waiting
@@ -44,9 +44,8 @@ def saved_add(
         tuple(texts or ()), tuple(negative_texts or ()), tuple(clip_ids or ()), tuple(negative_ids or ()), filters,
         tuple(each.strip() for each in fields.split(",") if each.strip()), min_confidence, min_score,
     )
-    settings = archive.settings().search
     with waiting("opening the encoder and the index"):
-        searcher = open_searcher(archive, settings, load_encoder(archive, settings, text_only=True))
+        searcher = open_text_searcher(archive)
     found = save_search(archive, query, searcher, name=name, webhook=webhook)
     if as_json:
         printing.print_json(found.to_json())
@@ -144,10 +143,9 @@ def saved_feed(
 ) -> None:
     """Print the feed of a saved search, or write it where a web server has it."""
     from vidseek.archive import Archive
+    from vidseek.edit.export import write_export
     from vidseek.saved.feeds import atom_feed, json_feed
     from vidseek.saved.listing import newest_moments
-    from vidseek_media.errors import ConfigError, foreign
-    from vidseek_media.files.folders import write_text
 
     search, moments = newest_moments(Archive.here(), search_id)
     is_json = as_json or kind == "json"
@@ -157,7 +155,4 @@ def saved_feed(
     if out is None:
         printing.say(text)
         return
-    with foreign(
-        ConfigError, f"{out} cannot be written", code="export-not-written", remedy="Name a folder that you may write to",
-    ):
-        write_text(out, f"{text}\n")
+    write_export(out, f"{text}\n")
