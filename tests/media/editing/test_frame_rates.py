@@ -28,11 +28,21 @@ DAY = 24 * 3600
 def test_timecode__counts_as_opentimelineio_does(rate: Fraction, drops: bool, share: float) -> None:
     otio = pytest.importorskip("opentimelineio")
     is_drop = drops and has_drop_frame(rate)
-    number = int(share * (DAY * round(rate) - (DAY // 600 * 9 * round(rate) // 15 if is_drop else 0)))
+    # OpenTimelineIO begins the day anew after a day of real time also where it drops no
+    # frame, so that 29.97 never comes to 23:59:59:29 there; behind it only our own hold.
+    dropped = DAY // 600 * 9 * round(rate) // 15 if has_drop_frame(rate) else 0
+    number = int(share * (DAY * round(rate) - dropped))
     written = format_timecode(number, rate, is_drop=is_drop)
     theirs = otio.opentime.to_timecode(otio.opentime.RationalTime(number, float(rate)), float(rate), is_drop)
     assert written == theirs
     assert parse_timecode(written, rate) == (number, is_drop)
+
+
+@pytest.mark.parametrize("rate", STANDARD_RATES)
+def test_timecode__without_dropped_frames_numbers_the_whole_day(rate: Fraction) -> None:
+    last = DAY * round(rate) - 1
+    assert format_timecode(last, rate, is_drop=False) == f"23:59:59:{round(rate) - 1}"
+    assert parse_timecode(f"23:59:59:{round(rate) - 1}", rate) == (last, False)
 
 
 @pytest.mark.parametrize(("text", "rate"), [
