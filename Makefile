@@ -86,8 +86,11 @@ test: setup $(VENV)/.checks ## Lint, types, documents, tests, the whole loop on 
 	echo "== e2e"; $(MAKE) --no-print-directory e2e; ended e2e $$?; \
 	printf "\n== make test\n$$sums"; test -z "$$failed"
 
-test-slow: setup $(VENV)/.checks ## What takes longer and is no user's main path: kills, full disks, damaged files, Ray, and new examples for properties
-	$(IN_MEMORY) -n 2 tests --ignore tests/serving/test_bento.py -m "slow or hypothesis" --hypothesis-profile search
+test-slow: setup $(VENV)/.checks ## What takes longer and is no user's main path: kills, full disks, damaged files, Ray, and more examples for properties
+	$(IN_MEMORY) -n 2 tests --ignore tests/serving/test_bento.py -m "slow or hypothesis" --hypothesis-profile more
+
+properties: setup $(VENV)/.checks ## Properties with examples that no run has drawn before; what fails here is a fault nobody knew (five minutes)
+	$(IN_MEMORY) -n 2 tests -m hypothesis --hypothesis-profile search
 
 static: setup $(VENV)/.checks ## lint, types and docs, two at a time, and the environment that a bento starts in
 	@$(MAKE) --no-print-directory --keep-going -j2 --output-sync=target lint types docs .vidseek/bento-env/.installed

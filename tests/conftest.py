@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from vidseek.archive import Archive
 
 
-# Properties: some examples, the same in every run, however long a busy machine takes for one. `make test-slow` looks for new
-# ones (`--hypothesis-profile=search`).
+# Properties: some examples, however long a busy machine takes for one. They are the same in every run, also the five times
+# as many of `make test-slow` ("more"): a commit that passed once passes again. `make properties` draws new ones.
 hypothesis.settings.register_profile("same", max_examples=40, deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("more", hypothesis.settings.get_profile("same"), max_examples=200)
 hypothesis.settings.register_profile("search", max_examples=200, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("same")
 
