@@ -108,7 +108,7 @@ e2e: setup .vidseek/bento-env/.installed ## The whole loop on a world of a few s
 	PATH="$(BIN):$$PATH" VIDSEEK_BENTO_PYTHON=$(CURDIR)/.vidseek/bento-env/bin/python $(PYTEST) \
 	    -n 2 --no-loadscope-reorder tests/e2e tests/serving/test_bento.py -m "not slow"
 
-seeds: setup ## Train and judge the demo with three seeds (five CPU minutes; after make demo)
+seeds: setup ## Train and judge the demo with three seeds (six minutes; after make demo)
 	PATH="$(BIN):$$PATH" $(BIN)/python -m bench.teaching.seeds
 
 controls: setup ## What each part of the demo's recipe is worth, one row each, into bench/controls.json (after make demo)

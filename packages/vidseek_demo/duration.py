@@ -13,9 +13,9 @@ SIDE, TIMES = 64, 2000
 """Of the matrices that are multiplied for a measurement, and how often. The library multiplies ones so small on one core."""
 REFERENCE_SECONDS = 0.0125
 """Of a core, for that many products on the machine below. With AVX2 alone it takes as long there, and so do the stages."""
-STAGES_SECONDS, TRAINING_SECONDS = 198.0, 98.0
+STAGES_SECONDS, TRAINING_SECONDS = 198.0, 185.0
 """Of a core of an AMD EPYC (Zen 5) that multiplies in bf16, for the demo (docs/training.md)."""
-WITHOUT_BF16 = 1.5
+WITHOUT_BF16 = 1.35
 """How much longer the training takes in fp32, with AVX-512 or with AVX2 (docs/decisions/2026-11-28-ten-minutes.md)."""
 CORES_IN_USE = 1.5
 """On average, of two or more: a third of the work waits for something else."""
