@@ -280,6 +280,8 @@ def _is_module(name: object) -> bool:
 def merged(model: Backbone, folder: Path | None) -> Backbone:
     """Return a copy of `model` with an adapter folded into its weights.
 
+    The same adapter gives the same bits whatever computes them, so that an archive's vectors stay valid (`encoder_version`).
+
     Args:
         model: The backbone; it is not changed.
         folder: The adapter, as `save` writes it; None returns a plain copy.
@@ -300,10 +302,32 @@ def merged(model: Backbone, folder: Path | None) -> Backbone:
     if folder is None:
         return model
     handle = load_into(model, folder)
-    try:
-        result = handle.merge_and_unload(safe_merge=True)
-    except ValueError as error:
-        raise ArtifactError(f"adapter {folder} cannot be merged: {error}", code="adapter-broken") from error
+    for name, layer in handle.named_modules():
+        if isinstance(layer, LoraLayer):
+            for adapter in layer.active_adapters:
+                _fold(layer, adapter)
+            if not torch.isfinite(layer.get_base_layer().weight).all():
+                raise ArtifactError(f"adapter {folder} cannot be merged: {name} is not finite", code="adapter-broken")
+    result = handle.unload()
     assert isinstance(result, Backbone)
     result.eval()
     return result
+
+
+def _fold(layer: LoraLayer, adapter: str) -> None:
+    """Add an adapter's product to the weight of its layer.
+
+    A library's product depends in its last bits on its threads and on the processor. Here each number is a sum over the rank
+    in a fixed order, of products that are rounded one by one, as IEEE 754 wants it of every machine.
+    """
+    weight = layer.get_base_layer().weight
+    if adapter in layer.lora_embedding_A:  # a weight's row is a token, its factors are those of the transposed weight
+        left, right = layer.lora_embedding_A[adapter].double().t(), layer.lora_embedding_B[adapter].double().t()
+    else:
+        left, right = (each[adapter].weight.double().flatten(1) for each in (layer.lora_B, layer.lora_A))
+    total = torch.zeros(left.shape[0], right.shape[1], dtype=torch.float64)
+    for rank in range(right.shape[0]):
+        total += left[:, rank, None] * right[rank]
+    total *= layer.scaling[adapter]
+    with torch.no_grad():
+        weight.copy_(weight.double() + total.view(weight.shape))
