@@ -56,6 +56,7 @@ for path, name in json.loads(sys.argv[1]):
 """
 
 
+@pytest.mark.slow
 def test_folder__gives_its_own_modules_and_imports_no_others_for_it() -> None:
     asked = [(path, moved.PATHS[path].removeprefix(f"{path}.")) for path in FOLDERS]
     subprocess.run([sys.executable, "-c", IN_A_FORK, json.dumps(asked)], check=True)

@@ -110,6 +110,7 @@ def test_score__counts_a_second_hit_at_one_boundary_as_false() -> None:
     assert (scores["all"].precision, scores["all"].recall) == (0.5, pytest.approx(2 / 3))
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_find_cuts__finds_what_the_detector_found_before(realdata: Path) -> None:
     """A regression against PySceneDetect's own run with its defaults; it makes the frames small in another way, by which

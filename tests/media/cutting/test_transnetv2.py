@@ -67,6 +67,7 @@ def test_boundaries__neighbouring_frames_are_one_behind_their_middle(marked: Tra
     assert marked.boundaries(Pace.of(1 / 25)) == [10, 62]  # after the last frame nothing begins
 
 
+@pytest.mark.slow
 @installed
 def test_chances__are_those_of_the_published_network(tmp_path: Path) -> None:
     frames = np.concatenate([np.stack(rendered_scene(seed)(30))[:, 3::7, 3::7][:, :27, :48] for seed in (1, 2)])
@@ -83,6 +84,7 @@ def test_chances__are_those_of_the_published_network(tmp_path: Path) -> None:
     assert ours.boundaries(Pace.of(1 / 25)) == [30]
 
 
+@pytest.mark.slow
 @installed
 def test_find_all_cuts__decodes_a_video_once_for_each_detector(tmp_path: Path) -> None:
     path = tmp_path / "video.mp4"

@@ -22,6 +22,7 @@ def test_read_plan__of_a_playlist_opens_no_other_file(tmp_path: Path, make_video
         read_plan(path)
 
 
+@pytest.mark.slow
 def test_read_plan__of_hours_of_video_is_small(tmp_path: Path, make_video: MakeVideo) -> None:
     """The packets of a short video over and over: three hours at 25 frames a second, which is 270,000 packets."""
     path = _repeat_packets(make_video(tmp_path / "a.mp4", num_frames=50, fps=25, b_frames=0), tmp_path / "long.mkv", 5400)

@@ -72,6 +72,7 @@ def test_find__the_copy_and_no_other_whole_video(root: Path, report: DedupReport
     assert "&lt;3&gt;.mp4" in page and "<3>" not in page and "darker by" in page
 
 
+@pytest.mark.slow
 def test_find__again_compares_nothing_and_finds_the_same(root: Path, report: DedupReport, tmp_path: Path) -> None:
     again = [
         find_duplicates(open_live(root), root / "frames", root / "ingest", precision=0.95, cache=tmp_path)  # type: ignore[arg-type]

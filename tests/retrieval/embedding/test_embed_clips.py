@@ -284,6 +284,7 @@ def check_kills(root: Path, encoder: Encoder, num_kills: int) -> None:
         assert not [path for path in (root / "cut" / "parts").iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_embed__killed_then_started_again_is_bit_equal(tmp_path: Path, encoder: Encoder) -> None:
     """A short form; `make kills` does it at fifty changes."""
     check_kills(tmp_path, encoder, int(os.environ.get("VIDSEEK_KILLS", "2")))

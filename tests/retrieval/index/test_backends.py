@@ -354,6 +354,7 @@ TOO_BUSY = UnexpectedResponse(503, "busy", b"later", {})  # type: ignore[arg-typ
 REFUSED = UnexpectedResponse(400, "bad", b"no room", {})  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [CUT_OFF, TOO_BUSY])
 @pytest.mark.parametrize("method", ["upsert", "create_payload_index", "update_collection", "query_points"])
 def test_server__comes_back_and_nothing_is_lost(
@@ -365,6 +366,7 @@ def test_server__comes_back_and_nothing_is_lost(
     assert report.moved and report.verification.num_points == report.num_points == 232
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("error", "times"), [(CUT_OFF, 99), (TOO_BUSY, 99), (REFUSED, 1)])
 def test_server__gone_for_good_leaves_the_live_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, times: int

@@ -264,6 +264,7 @@ def test_split_videos__refuses_shares_that_leave_nothing(validation_share: float
         split_videos(IDS[:9], validation_share=validation_share, test_share=test_share, seed=0)
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_make_pairs__every_captioned_file_of_a_real_archive_is_a_pair(realdata: Path, tmp_path: Path) -> None:
     source = realdata / "A_video_captioned"

@@ -211,6 +211,7 @@ def test_flatten__a_pickle_that_calls_what_no_model_calls_is_refused_and_not_run
     assert not marks.exists()
 
 
+@pytest.mark.slow
 def test_import__a_pickle_with_code_leaves_nothing(base: Path, tmp_path: Path) -> None:
     torch.save({"a.A": torch.ones(2, 2), "x": _Calls(os.system, f"touch {tmp_path / 'mark'}")}, tmp_path / "evil.pt")
     with raises(ArtifactError, code="adapted-model-unreadable"):

@@ -189,12 +189,14 @@ def test_request__429_without_end_is_an_error_that_says_when(stand_in: QdrantSta
     assert sum(waits) <= qdrant_requests.READER_PATIENCE_SECONDS < sum(waits) + float(told or 1)
 
 
+@pytest.mark.slow
 def test_publish__goes_through_a_limited_rate(stand_in: QdrantStandIn, tmp_path: Path, waits: list[float]) -> None:
     stand_in.faults = [("PUT .*/points", "429 20"), ("PUT .*/points", "429 40"), ("POST .*/query", "429 60")]
     assert publish(**random_archive(tmp_path), index=QdrantBackend.connect(stand_in.url)).moved
     assert {20.0, 40.0, 60.0} <= set(waits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [
     "PUT /collections/vidseek-state$", "PUT /collections/clips-[^/]*$", "PUT .*/index", "PUT .*/points", "PATCH ",
     "POST /collections/aliases", "DELETE ", "POST .*/query", "POST .*/delete",
