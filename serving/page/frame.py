@@ -29,6 +29,7 @@ _LOOKS = """<style>
   font-size: .8rem; padding: .05rem .4rem; border-radius: .25rem; font-variant-numeric: tabular-nums;}
 .vs-title {font-weight: 600; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; margin-top: .4rem;}
 .vs-facts {font-size: .85rem; opacity: .75; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;}
+.vs-whole {white-space: normal; overflow-wrap: anywhere;}
 .vs-said {white-space: normal; overflow-wrap: anywhere; display: -webkit-box; -webkit-line-clamp: 2;
   -webkit-box-orient: vertical;}
 .vs-video {width: 100%; max-height: 52vh; object-fit: contain; background: #000; border-radius: .4rem; display: block;}

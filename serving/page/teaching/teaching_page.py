@@ -52,7 +52,7 @@ def _show_judging() -> None:
     with st.container(horizontal=True, gap="small"):
         for place, each in enumerate(found["questions"]):
             with st.container(key=f"card-{place}", width=CARD_PX, gap="xxsmall"):
-                st.html(_linked_picture(each) + f'<div class="vs-title">{html.escape(each["text"])}</div>'
+                st.html(_linked_picture(each) + f'<div class="vs-title vs-whole">{html.escape(each["text"])}</div>'
                         + _line(t("confidence", value=round(100 * each["confidence"]))))
                 with st.container(horizontal=True, gap="xxsmall"):
                     for relevant, name, sign in ((True, "right", "✓"), (False, "wrong", "✗")):
