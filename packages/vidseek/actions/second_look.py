@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from vidseek.archive import Archive
 from vidseek_media.errors import VidseekError
-from vidseek_retrieval.settings import RerankSettings
+from vidseek_retrieval.settings import VISUAL, RerankSettings
 
 if TYPE_CHECKING:
-    from vidseek_retrieval.search.query import Answer, SearchOptions
+    from vidseek_retrieval.search.query import Answer, Hit, SearchOptions
     from vidseek_training.captioning.relevance import Looked, RelevanceJudge
 
 AT_ONCE = 4
@@ -22,6 +22,7 @@ MAX_OUTPUT_TOKENS = 512
 LATE_SECONDS = 30.0
 """So long an answer may take that comes too late for its search: it is paid for, and kept for the next one."""
 NO_WORDS = "a second look wants a query in words"
+NO_PICTURES = "a second look sees pictures, and this search is for texts alone"
 NO_MODEL = "search.rerank in params.yaml names no model, or not what it costs"
 BUSY = "others are being looked at"
 
@@ -61,7 +62,7 @@ class SecondLook:
             return find(options)
         answer = find(options_of_first(options, settings.num_hits))
         first = answer.hits[: settings.num_hits]
-        looked = self._look(" ".join(texts), [hit.best_clip_id for hit in first])
+        looked = NO_PICTURES if options.fields and VISUAL not in options.fields else self._look(" ".join(texts), first)
         if isinstance(looked, str):
             report = RerankReport(False, looked, self._name, 0, 0, 0.0, 0.0)
             return page_of(answer, options, hits=answer.hits, report=report)
@@ -99,7 +100,7 @@ class SecondLook:
     def _name(self) -> str:
         return f"{self._settings.provider}/{self._settings.model}" if self._settings.model else ""
 
-    def _look(self, query: str, clip_ids: Sequence[str]) -> Looked | str:
+    def _look(self, query: str, hits: Sequence[Hit]) -> Looked | str:
         """Return what came of the second look, or why there was none."""
         settings = self._settings
         if not query.strip():
@@ -109,7 +110,10 @@ class SecondLook:
         if not self._free.acquire(blocking=False):
             return BUSY
         try:
-            return self._opened().look(query, clip_ids, timeout_seconds=settings.timeout_seconds)
+            return self._opened().look(
+                query, [hit.best_clip_id for hit in hits], timeout_seconds=settings.timeout_seconds,
+                texts={hit.best_clip_id: [f"{each.field}: {each.text}" for each in hit.evidence] for hit in hits},
+            )
         except VidseekError as error:  # the first ranking is there: it must not be lost for a second one
             return error.message
         finally:

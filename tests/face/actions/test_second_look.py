@@ -14,9 +14,9 @@ from serving.app import create_app
 from serving.engine import Engine, Places
 from serving.model import open_archive
 from tests.face.calling import call
-from tests.serving.live_api import write_video_archive
+from tests.serving.live_api import write_worded_archive
 from tests.training.llm_servers import ReceivedRequest, Reply, Server, openai_reply, serve, write_noise
-from vidseek.actions.second_look import AT_ONCE, BUSY, NO_MODEL, NO_WORDS, SecondLook
+from vidseek.actions.second_look import AT_ONCE, BUSY, NO_MODEL, NO_PICTURES, NO_WORDS, SecondLook
 from vidseek.archive import Archive
 from vidseek.params import Settings
 from vidseek.settings import ServeSettings
@@ -29,8 +29,8 @@ COSTS = {"model": "seer-1", "usd_per_million_tokens_in": 0.0, "usd_per_million_t
 
 @pytest.fixture(scope="module")
 def framed(tmp_path_factory: pytest.TempPathFactory) -> Archive:
-    """Red, green, blue and white, published, with frames."""
-    archive = write_video_archive(tmp_path_factory.mktemp("framed"))
+    """Red, green, blue and white, published, with frames; green says something of a harbour, which blue shows."""
+    archive = write_worded_archive(tmp_path_factory.mktemp("framed"))
     clips = read_clips(archive.cut)
     write_noise(archive.frames, [(str(clip.clip_id), clip.video_id, clip.index) for clip in clips])
     return archive
@@ -104,6 +104,23 @@ def test_search__of_no_words_says_why_the_first_ranking_stands(client: TestClien
     answer = client.post("/v1/search", json={"clip_id": clip_id, "rerank": True}).json()
     assert answer["hits"] and (answer["rerank"]["is_done"], answer["rerank"]["reason"]) == (False, NO_WORDS)
     assert not server.asked
+
+
+def test_search__shows_the_texts_that_hits_were_found_for(client: TestClient, server: Server) -> None:
+    answer = searched(client, text="harbour", rerank=True)
+    found_for = {hit["best_clip_id"]: [each["text"] for each in hit["evidence"]] for hit in answer["hits"][:3]}
+    assert sum(map(bool, found_for.values())) == 2 and answer["rerank"]["num_hits"] == 3
+    prompts = [asked.prompt for asked in server.asked]
+    assert sorted(prompt.count("HARBOUR NEWS") for prompt in prompts) == [0, 0, 1]
+    assert sorted(prompt.count('"speech: the harbour <b>reopens</b>"') for prompt in prompts) == [0, 0, 1]
+
+
+def test_search__for_texts_alone_keeps_the_order_of_texts(client: TestClient, server: Server) -> None:
+    body = {"text": "harbour", "in": ["speech", "ocr"]}
+    plain, again = searched(client, **body), searched(client, **body, rerank=True)
+    assert plain["hits"] and clip_ids(again) == clip_ids(plain) and not server.asked
+    assert (again["rerank"]["is_done"], again["rerank"]["reason"]) == (False, NO_PICTURES)
+    assert searched(client, text="harbour", rerank=True, **{"in": ["visual", "ocr"]})["rerank"]["is_done"]
 
 
 def test_command__has_the_same_second_look(
