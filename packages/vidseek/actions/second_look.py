@@ -131,7 +131,7 @@ class SecondLook:
                     "num_frames",
                 )
                 llm = LlmSettings.of({
-                    **{name: getattr(settings, name) for name in names}, "concurrency": settings.num_hits,
+                    **{name: getattr(settings, name) for name in names}, "concurrency": AT_ONCE * settings.num_hits,
                     "max_output_tokens": MAX_OUTPUT_TOKENS,
                     "timeout_seconds": max(settings.timeout_seconds, LATE_SECONDS),
                 })

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from vidseek.archive import Archive
 from vidseek.params import Settings
 from vidseek.settings import ServeSettings
 from vidseek_media.cutting.cut import read_clips
-from vidseek_retrieval.search.query import Answer, SearchOptions
+from vidseek_retrieval.search.query import Answer, Hit, SearchOptions
 from vidseek_retrieval.settings import RerankSettings
 
 COSTS = {"model": "seer-1", "usd_per_million_tokens_in": 0.0, "usd_per_million_tokens_out": 0.0}
@@ -157,6 +159,30 @@ def test_second_look__of_many_at_once_lets_some_go(archive: Archive, server: Ser
         assert found.rerank is not None and found.rerank.reason == BUSY
         for _ in range(AT_ONCE):
             one._free.release()
+
+
+def test_second_look__of_as_many_as_may_be_at_once_asks_for_all_at_once(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip_ids = [str(clip.clip_id) for clip in read_clips(archive.cut)][:4]
+    hits = tuple(Hit("v", 0, 1, 0.5, None, clip_id, 0, (), "", "", None) for clip_id in clip_ids)
+    all_are_there = threading.Barrier(AT_ONCE * len(hits))
+
+    def script(request: ReceivedRequest, number: int) -> Reply:
+        all_are_there.wait(60)
+        return openai_reply('{"score": 50}')
+
+    with (
+        serve(script) as server, ThreadPoolExecutor(AT_ONCE) as pool,
+        SecondLook(archive, RerankSettings(**COSTS, num_hits=len(hits), timeout_seconds=60.0)) as one,
+    ):
+        monkeypatch.setenv("VIDSEEK_LLM_URL", server.url)
+        answer = Answer("v", "c", hits, None)
+        found = list(pool.map(
+            lambda text: one.search(lambda options: answer, SearchOptions(), texts=(text,), wanted=True), "abcd",
+        ))
+    assert [each.rerank.num_hits for each in found if each.rerank] == [len(hits)] * AT_ONCE
+    assert server.most_at_once == AT_ONCE * len(hits)
 
 
 def test_second_look__is_on_for_all_where_the_settings_say_so(tmp_path: Path) -> None:
