@@ -96,6 +96,8 @@ class Trial:
     judge: str
     num_frames: int = NUM_FRAMES
     num_hits: tuple[int, ...] = NUM_HITS
+    num_clips: int = 1
+    """Of a hit, that are looked at."""
 
 
 TRIALS = (
@@ -105,6 +107,8 @@ TRIALS = (
     Trial("taught, then other seed, 4 frames", "taught", "other seed", 4, (10,)),
     Trial("taught, then random", "taught", "random"),
     Trial("taught by one frame, then by eight", "stills", "taught"),
+    Trial("taught by one frame, then by eight, 3 clips", "stills", "taught", num_clips=3),
+    Trial("taught, then other seed, 3 clips", "taught", "other seed", num_hits=(10,), num_clips=3),
 )
 
 
@@ -188,6 +192,7 @@ def measure(
     settings = RerankSettings(
         model=trial.judge, usd_per_million_tokens_in=USD_PER_MILLION_TOKENS, budget_usd=1e6,
         usd_per_million_tokens_out=USD_PER_MILLION_TOKENS, num_frames=trial.num_frames, timeout_seconds=60.0, num_hits=most,
+        num_clips=trial.num_clips,
     )
     with _asked(judge) as endpoint:
         if isinstance(judge, SeeingJudge):
@@ -202,7 +207,7 @@ def measure(
                 rows.append({"budget": "half"} | ask(before, half, f"{trial.name}, half"))
         again = ask(before, settings, trial.name)
         rows[-1]["again"] = {name: again[name] for name in ("num_requests", "num_known", "seconds_a_query", "cpu_seconds")}
-    return [{"trial": trial.name, "num_frames": trial.num_frames} | row for row in rows]
+    return [{"trial": trial.name, "num_frames": trial.num_frames, "num_clips": trial.num_clips} | row for row in rows]
 
 
 def changed(settings: RerankSettings, **changes: Any) -> RerankSettings:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 AT_ONCE = 4
 """Searches that are looked at at once; others keep their first ranking."""
+MAX_REQUESTS = 256
+"""Under way at once, of all searches."""
 MAX_OUTPUT_TOKENS = 512
 """Of an answer, which is a number; thoughts included."""
 LATE_SECONDS = 30.0
@@ -66,12 +68,14 @@ class SecondLook:
         if isinstance(looked, str):
             report = RerankReport(False, looked, self._name, 0, 0, 0.0, 0.0)
             return page_of(answer, options, hits=answer.hits, report=report)
-        is_done = looked.is_in_time and bool(looked.scores)
+        scored = {hit.best_clip_id: own for hit in first if (own := looked.scores.keys() & set(self._clips_of(hit)))}
+        scores = {best: max(looked.scores[clip_id] for clip_id in own) for best, own in scored.items()}
+        is_done = looked.is_in_time and bool(scores)
         report = RerankReport(
-            is_done, looked.reason, self._name, len(looked.scores), looked.num_cached, round(looked.cost_usd, 6),
-            looked.seconds,
+            is_done, looked.reason, self._name, len(scores), sum(own <= looked.cached for own in scored.values()),
+            round(looked.cost_usd, 6), looked.seconds,
         )
-        hits = (*reranked(first, looked.scores), *answer.hits[settings.num_hits :]) if is_done else answer.hits
+        hits = (*reranked(first, scores), *answer.hits[settings.num_hits :]) if is_done else answer.hits
         return page_of(answer, options, hits=hits, report=report)
 
     def is_wanted(self, options: SearchOptions, *, wanted: bool | None) -> bool:
@@ -110,14 +114,20 @@ class SecondLook:
         if not self._free.acquire(blocking=False):
             return BUSY
         try:
-            return self._opened().look(
-                query, [hit.best_clip_id for hit in hits], timeout_seconds=settings.timeout_seconds,
-                texts={hit.best_clip_id: [f"{each.field}: {each.text}" for each in hit.evidence] for hit in hits},
-            )
+            texts = {
+                clip_id: [f"{each.field}: {each.text}" for each in hit.evidence]
+                for hit in hits for clip_id in self._clips_of(hit)
+            }
+            return self._opened().look(query, list(texts), timeout_seconds=settings.timeout_seconds, texts=texts)
         except VidseekError as error:  # the first ranking is there: it must not be lost for a second one
             return error.message
         finally:
             self._free.release()
+
+    def _clips_of(self, hit: Hit) -> list[str]:
+        """Return the clips of a hit that are looked at, its best one first."""
+        others = [clip_id for clip_id in hit.clip_ids if clip_id != hit.best_clip_id]
+        return [hit.best_clip_id, *others[: self._settings.num_clips - 1]]
 
     def _opened(self) -> RelevanceJudge:
         from vidseek_training.captioning.relevance import RelevanceJudge
@@ -131,9 +141,11 @@ class SecondLook:
                     "num_frames",
                 )
                 llm = LlmSettings.of({
-                    **{name: getattr(settings, name) for name in names}, "concurrency": AT_ONCE * settings.num_hits,
+                    **{name: getattr(settings, name) for name in names},
+                    "concurrency": min(MAX_REQUESTS, AT_ONCE * settings.num_hits * settings.num_clips),
                     "max_output_tokens": MAX_OUTPUT_TOKENS,
                     "timeout_seconds": max(settings.timeout_seconds, LATE_SECONDS),
                 })
                 self._judge = RelevanceJudge(llm, self._archive.frames, self._archive.relevance_journal)
             return self._judge
+

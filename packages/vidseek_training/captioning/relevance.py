@@ -10,7 +10,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -66,8 +66,8 @@ class Looked:
 
     scores: Mapping[str, float]
     """By clip_id, from 0 to 1; clips without a score are left out."""
-    num_cached: int
-    """Of the scores, those that had been asked for before."""
+    cached: Set[str]
+    """Of the clips with scores, those that had been asked for before."""
     cost_usd: float
     """Of the answers that came meanwhile."""
     seconds: float
@@ -134,7 +134,7 @@ class RelevanceJudge:
                 scores[clip_id] = known
             else:
                 waiting[clip_id] = self._submit(subject, request)
-        num_cached = len(scores)
+        cached = frozenset(scores)
         left = max(0.0, timeout_seconds - (time.monotonic() - began))
         done, _ = wait({pending.future for pending in waiting.values()}, timeout=left)
         late = [clip_id for clip_id, pending in waiting.items() if pending.future not in done]
@@ -155,7 +155,7 @@ class RelevanceJudge:
             in_time = f"for {len(late)} of {len(clip_ids)} clips in {timeout_seconds:g} s"
             reasons.insert(0, f"{self.name} has not answered {in_time}")
         return Looked(
-            scores, num_cached, journal.settled_usd - spent, round(time.monotonic() - began, 3),
+            scores, cached, journal.settled_usd - spent, round(time.monotonic() - began, 3),
             next(iter(reasons), ""), is_in_time=not late,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,10 @@ from vidseek.archive import Archive
 from vidseek.params import Settings
 from vidseek.settings import ServeSettings
 from vidseek_media.cutting.cut import read_clips
+from vidseek_media.frame_store.stored_clips import read_jpegs, stored_clips
 from vidseek_retrieval.search.query import Answer, Hit, SearchOptions
 from vidseek_retrieval.settings import RerankSettings
+from vidseek_training.captioning.captioner import choose_pictures
 
 COSTS = {"model": "seer-1", "usd_per_million_tokens_in": 0.0, "usd_per_million_tokens_out": 0.0}
 
@@ -137,6 +139,12 @@ def test_command__has_the_same_second_look(
     assert "rerank" not in json.loads(capsys.readouterr().out)
 
 
+def pictures_of(archive: Archive, clip_ids: Sequence[str]) -> dict[str, bytes]:
+    """The first picture that a model is shown of each clip."""
+    jpegs = dict(read_jpegs(archive.frames, stored_clips(archive.frames, clip_ids=clip_ids)))
+    return {clip_id: choose_pictures(jpegs[clip_id], RerankSettings().num_frames)[0] for clip_id in clip_ids}
+
+
 def look(archive: Archive, answer: Answer, **settings: Any) -> Answer:
     with SecondLook(archive, RerankSettings(**settings)) as one:
         return one.search(lambda options: answer, SearchOptions(), texts=("red",), wanted=True)
@@ -149,6 +157,29 @@ def test_second_look__without_a_model_is_a_reason(archive: Archive, settings: di
     answer = Answer("v", "c", (), None)
     found = look(archive, answer, **settings)
     assert found.rerank is not None and reason in found.rerank.reason and found.hits == answer.hits
+
+
+def test_second_look__the_best_of_several_clips_of_a_hit_counts(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b, c, d, e, f = [str(clip.clip_id) for clip in read_clips(archive.cut)][:6]
+    hits = tuple(
+        Hit("v", 0, 1, 0.5, 0.1, own[0], 0, tuple(own), "", "", None) for own in ((a, b), (c, d, e), ("no frames", f))
+    )
+    order = {picture: name for name, picture in pictures_of(archive, (a, b, c, d, e, f)).items()}
+    scores = dict(zip((a, b, c, d, e, f), (10, 60, 20, 70, 90, 40), strict=True))
+
+    def script(request: ReceivedRequest, number: int) -> Reply:
+        return openai_reply(json.dumps({"score": scores[order[request.pictures[0]]]}))
+
+    with serve(script) as server:
+        monkeypatch.setenv("VIDSEEK_LLM_URL", server.url)
+        answer = Answer("v", "c", hits, None)
+        found = [look(archive, answer, **COSTS, timeout_seconds=60.0, num_clips=num) for num in (1, 2, 3, 3)]
+    assert [[hit.best_clip_id for hit in each.hits] for each in found] == [[c, a, "no frames"]] * 4
+    said = [[(hit.reranked.score if hit.reranked else None) for hit in each.hits] for each in found]
+    assert said == [[0.2, 0.1, None], [0.7, 0.6, 0.4], [0.9, 0.6, 0.4], [0.9, 0.6, 0.4]]
+    told = [(each.rerank.num_hits, each.rerank.num_cached) for each in found if each.rerank]
+    assert told == [(2, 0), (3, 0), (3, 2), (3, 3)]
+    assert len(server.asked) == 6
 
 
 def test_second_look__of_many_at_once_lets_some_go(archive: Archive, server: Server) -> None:
