@@ -417,7 +417,7 @@ def run(work: Path, *, queries: int | None, out: Path) -> dict[str, Any]:
         report["rows"] += measure(
             looks, judge, trial, validation=validation, test=test, with_half_budget=trial is TRIALS[0],
         )
-        out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        out.write_text(json.dumps(report) + "\n", encoding="utf-8")
     return report
 
 
