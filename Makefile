@@ -221,6 +221,9 @@ bench-embed: setup ## From video file to published point, against a plain loop (
 bench-search: setup ## The index at 10^5 and 10^6 clips, against other ways to search (half an hour or more, alone on the machine)
 	$(BIN)/python -m bench.searching.search
 
+bench-second-look: setup ## What a second look gains and costs, into bench/second_look.json (ten CPU minutes; after make demo)
+	PATH="$(BIN):$$PATH" $(BIN)/python -m bench.searching.second_look
+
 bench-growth: setup ## What a run costs when archives of 10^3 and 10^4 clips grow, into bench/growth.json (half an hour)
 	$(BIN)/python -m bench.growing.growth $(GROWTH)
 	$(BIN)/python -m bench.growing.publishing --clips 100000 --searches

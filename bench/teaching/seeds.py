@@ -76,24 +76,34 @@ def _base_row(base: Backbone, test: PairSet) -> dict[str, Any]:
 
 
 def _row(seed: int, params: Params, base: Backbone, test: PairSet) -> dict[str, Any]:
-    """Train with a seed as the train stage does, and judge the adapter."""
-    name, settings = next(iter(params.train.settings.items()))
+    """Train with a seed, and judge the adapter."""
     with tempfile.TemporaryDirectory() as scratch:
-        # The proof is no run of the archive: it is tracked in a store of its own.
-        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{scratch}/mlflow.db"
-        began = time.process_time()
-        train_adapter(
-            name, settings.model_copy(update={"seed": seed}), backbone=params.backbone.name,
-            pairs=PATHS.pairs_table, frames=PATHS.frames, general=PATHS.general.data, out=Path(scratch, "adapter"),
-            report=Path(scratch, "report"), preset=params.train.preset,
-        )
-        seconds = time.process_time() - began
+        seconds = teach(seed, params, Path(scratch))
         adapted = lora.merged(base, Path(scratch, "adapter", "adapter"))
     return {
         "seed": seed, "cpu_seconds": round(seconds, 1),
         "test": judge(embed_pairs(adapted, test), test.table).figures(test.table),
         "retention": measure_retention(base, adapted, PATHS.general.data, resamples=params.evaluate.resamples, seed=0),
     }
+
+
+def teach(seed: int, params: Params, folder: Path) -> float:
+    """Train with a seed as the train stage does, into `folder/adapter`, and return the CPU seconds that it took.
+
+    Args:
+        seed: Of all that is drawn.
+        params: Of the archive, which is the working directory.
+        folder: Takes the adapter, its report, and a tracking store of their own: this is no run of the archive.
+    """
+    name, settings = next(iter(params.train.settings.items()))
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder.resolve()}/mlflow.db"
+    began = time.process_time()
+    train_adapter(
+        name, settings.model_copy(update={"seed": seed}), backbone=params.backbone.name,
+        pairs=PATHS.pairs_table, frames=PATHS.frames, general=PATHS.general.data, out=folder / "adapter",
+        report=folder / "report", preset=params.train.preset,
+    )
+    return time.process_time() - began
 
 
 def _machine() -> dict[str, object]:

@@ -297,7 +297,9 @@ class RerankSettings(Section):
     num_hits: Annotated[int, Field(ge=2, le=50)] = 10
     """Hits that are looked at: the first so many."""
     num_frames: Annotated[int, Field(ge=1, le=16)] = 4
-    """Of each hit's best clip, shown to the model."""
+    """Of each clip, shown to the model."""
+    num_clips: Annotated[int, Field(ge=1, le=10)] = 1
+    """Of each hit, the best so many are looked at, one request each, and the best score counts."""
     timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
     """Of one search: where an answer is missing by then, the first ranking stands."""
 

@@ -46,14 +46,20 @@ def connect() -> None:
         if uri.startswith("sqlite:"):
             Path(".vidseek").mkdir(exist_ok=True)
         if mlflow.get_experiment_by_name(EXPERIMENT) is None:
-            local = uri.startswith("sqlite:")
-            mlflow.create_experiment(EXPERIMENT, Path(".vidseek/mlartifacts").resolve().as_uri() if local else None)
+            mlflow.create_experiment(EXPERIMENT, _files_beside(uri))
         mlflow.set_experiment(EXPERIMENT)
     except (MlflowException, OSError) as error:
         raise ServiceError(
             f"MLflow at {uri} does not answer: {error}",
             code="mlflow-no-answer", remedy="Start it, or unset MLFLOW_TRACKING_URI"
         ) from error
+
+
+def _files_beside(uri: str) -> str | None:
+    """Return where the files of runs lie: beside a database on this disk, so that both are of one archive; else where the
+    server says."""
+    path = uri.removeprefix("sqlite:///")
+    return None if path == uri or not path else Path(path).resolve().with_name("mlartifacts").as_uri()
 
 
 def _answering() -> AbstractContextManager[None]:

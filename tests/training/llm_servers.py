@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from vidseek_media.frame_store.members import encode_jpeg
@@ -65,6 +66,8 @@ class Server:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
 
+Pixels = Callable[[int, int], NDArray[np.uint8]]
+"""A frame, RGB, by the numbers of its clip and of the frame in it."""
 Script = Callable[[ReceivedRequest, int], Reply]
 """The reply to a request; the number counts the requests from 0."""
 
@@ -222,9 +225,11 @@ def write_archive(
 
 def write_noise(
     frames: Path, clips: Sequence[tuple[str, str, int]], *, quality_flags: dict[int, list[str]] | None = None,
-    num_frames: int = 4, same: bool = False, still: bool = False,
+    num_frames: int = 4, same: bool = False, still: bool = False, pixels: Pixels | None = None,
 ) -> None:
-    """Frames of clips (id, video, index), as the stage `frames` leaves them: noise, as `write_archive` has it."""
+    """Frames of clips (id, video, index), as the stage `frames` leaves them: noise, as `write_archive` has it, or what
+    `pixels` gives."""
+    drawn = pixels or (lambda number, frame: _noise(0 if same else number, 0 if still else frame))
     write_table(frames / "frames.parquet", [{
         "clip_id": clip_id, "video_id": video_id, "key": shard_key_of(video_id, index), "shard": f"shards/{number % 2}.tar",
         "num_frames": num_frames, "num_repeated": 0, "decoder": "pyav",
@@ -232,10 +237,14 @@ def write_noise(
     } for number, (clip_id, video_id, index) in enumerate(clips)], FRAMES)
     for shard in (0, 1):
         own = {number: clip for number, clip in enumerate(clips) if number % 2 == shard}
-        _write_shard(frames / "shards" / f"{shard}.tar", own, num_frames, same=same, still=still)
+        _write_shard(frames / "shards" / f"{shard}.tar", own, num_frames, drawn)
 
 
-def _write_shard(path: Path, clips: dict[int, tuple[str, str, int]], num_frames: int, *, same: bool, still: bool) -> None:
+def _noise(number: int, frame: int) -> NDArray[np.uint8]:
+    return np.random.default_rng([number, frame]).integers(0, 255, (24, 32, 3), np.uint8)
+
+
+def _write_shard(path: Path, clips: dict[int, tuple[str, str, int]], num_frames: int, pixels: Pixels) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
         for number, (clip_id, video_id, index) in clips.items():
@@ -243,9 +252,7 @@ def _write_shard(path: Path, clips: dict[int, tuple[str, str, int]], num_frames:
             about = {"key": key, "clip_id": clip_id, "video_id": video_id, "times_ms": list(range(num_frames))}
             members = {f"{key}.json": json.dumps(about).encode()}
             for i in range(num_frames):
-                seed = [0 if same else number, 0 if still else i]
-                noise = np.random.default_rng(seed).integers(0, 255, (24, 32, 3), np.uint8)
-                members[f"{key}.{i:02d}.jpg"] = encode_jpeg(noise, quality=80)
+                members[f"{key}.{i:02d}.jpg"] = encode_jpeg(pixels(number, i), quality=80)
             for name, content in members.items():
                 info = tarfile.TarInfo(name)
                 info.size = len(content)

@@ -42,6 +42,18 @@ def test_attach__keeps_files_with_the_run_and_replaces_them(run_id: str, tmp_pat
     assert client.get_run(run_id).info.status == "FINISHED"
 
 
+def test_run__keeps_its_files_beside_its_database(run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    assert tracking.attach(run_id, [(tmp_path / "a.txt", "archive")])
+    assert (tmp_path / ".vidseek" / "mlartifacts" / run_id / "artifacts" / "archive" / "a.txt").is_file()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere/runs.db")
+    with tracking.run("train-lora", {}, {}) as other:
+        pass
+    assert tracking.attach(other.id, [(tmp_path / "a.txt", "archive")])
+    assert [path.name for path in (tmp_path / "elsewhere" / "mlartifacts").iterdir()] == [other.id]
+
+
 def test_attach__to_a_run_of_another_store_keeps_nothing(run_id: str, tmp_path: Path) -> None:
     assert not tracking.attach("0" * 32, [(tmp_path / "no such file", "archive")])
 

@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING
 
 from vidseek.archive import Archive
 from vidseek_media.errors import VidseekError
-from vidseek_retrieval.settings import RerankSettings
+from vidseek_retrieval.settings import VISUAL, RerankSettings
 
 if TYPE_CHECKING:
-    from vidseek_retrieval.search.query import Answer, SearchOptions
+    from vidseek_retrieval.search.query import Answer, Hit, SearchOptions
     from vidseek_training.captioning.relevance import Looked, RelevanceJudge
 
 AT_ONCE = 4
 """Searches that are looked at at once; others keep their first ranking."""
+MAX_REQUESTS = 256
+"""Under way at once, of all searches."""
 MAX_OUTPUT_TOKENS = 512
 """Of an answer, which is a number; thoughts included."""
 LATE_SECONDS = 30.0
 """So long an answer may take that comes too late for its search: it is paid for, and kept for the next one."""
 NO_WORDS = "a second look wants a query in words"
+NO_PICTURES = "a second look sees pictures, and this search is for texts alone"
 NO_MODEL = "search.rerank in params.yaml names no model, or not what it costs"
 BUSY = "others are being looked at"
 
@@ -61,16 +64,18 @@ class SecondLook:
             return find(options)
         answer = find(options_of_first(options, settings.num_hits))
         first = answer.hits[: settings.num_hits]
-        looked = self._look(" ".join(texts), [hit.best_clip_id for hit in first])
+        looked = NO_PICTURES if options.fields and VISUAL not in options.fields else self._look(" ".join(texts), first)
         if isinstance(looked, str):
             report = RerankReport(False, looked, self._name, 0, 0, 0.0, 0.0)
             return page_of(answer, options, hits=answer.hits, report=report)
-        is_done = looked.is_in_time and bool(looked.scores)
+        scored = {hit.best_clip_id: own for hit in first if (own := looked.scores.keys() & set(self._clips_of(hit)))}
+        scores = {best: max(looked.scores[clip_id] for clip_id in own) for best, own in scored.items()}
+        is_done = looked.is_in_time and bool(scores)
         report = RerankReport(
-            is_done, looked.reason, self._name, len(looked.scores), looked.num_cached, round(looked.cost_usd, 6),
-            looked.seconds,
+            is_done, looked.reason, self._name, len(scores), sum(own <= looked.cached for own in scored.values()),
+            round(looked.cost_usd, 6), looked.seconds,
         )
-        hits = (*reranked(first, looked.scores), *answer.hits[settings.num_hits :]) if is_done else answer.hits
+        hits = (*reranked(first, scores), *answer.hits[settings.num_hits :]) if is_done else answer.hits
         return page_of(answer, options, hits=hits, report=report)
 
     def is_wanted(self, options: SearchOptions, *, wanted: bool | None) -> bool:
@@ -99,7 +104,7 @@ class SecondLook:
     def _name(self) -> str:
         return f"{self._settings.provider}/{self._settings.model}" if self._settings.model else ""
 
-    def _look(self, query: str, clip_ids: Sequence[str]) -> Looked | str:
+    def _look(self, query: str, hits: Sequence[Hit]) -> Looked | str:
         """Return what came of the second look, or why there was none."""
         settings = self._settings
         if not query.strip():
@@ -109,11 +114,20 @@ class SecondLook:
         if not self._free.acquire(blocking=False):
             return BUSY
         try:
-            return self._opened().look(query, clip_ids, timeout_seconds=settings.timeout_seconds)
+            texts = {
+                clip_id: [f"{each.field}: {each.text}" for each in hit.evidence]
+                for hit in hits for clip_id in self._clips_of(hit)
+            }
+            return self._opened().look(query, list(texts), timeout_seconds=settings.timeout_seconds, texts=texts)
         except VidseekError as error:  # the first ranking is there: it must not be lost for a second one
             return error.message
         finally:
             self._free.release()
+
+    def _clips_of(self, hit: Hit) -> list[str]:
+        """Return the clips of a hit that are looked at, its best one first."""
+        others = [clip_id for clip_id in hit.clip_ids if clip_id != hit.best_clip_id]
+        return [hit.best_clip_id, *others[: self._settings.num_clips - 1]]
 
     def _opened(self) -> RelevanceJudge:
         from vidseek_training.captioning.relevance import RelevanceJudge
@@ -127,9 +141,11 @@ class SecondLook:
                     "num_frames",
                 )
                 llm = LlmSettings.of({
-                    **{name: getattr(settings, name) for name in names}, "concurrency": settings.num_hits,
+                    **{name: getattr(settings, name) for name in names},
+                    "concurrency": min(MAX_REQUESTS, AT_ONCE * settings.num_hits * settings.num_clips),
                     "max_output_tokens": MAX_OUTPUT_TOKENS,
                     "timeout_seconds": max(settings.timeout_seconds, LATE_SECONDS),
                 })
                 self._judge = RelevanceJudge(llm, self._archive.frames, self._archive.relevance_journal)
             return self._judge
+

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -122,7 +122,23 @@ def _first_videos(counts: pd.Series[int], most: int) -> frozenset[str]:
     return frozenset(counts.index[(counts.cumsum() <= most) | (np.arange(len(counts)) == 0)])
 
 
-def iou(moment: Moment, truth: Truth) -> float:
+class Span(Protocol):
+    """A part of a video: a moment, a hit, or where an answer is."""
+
+    @property
+    def video_id(self) -> str:
+        """Of the video."""
+
+    @property
+    def start_ms(self) -> int:
+        """Where it begins."""
+
+    @property
+    def end_ms(self) -> int:
+        """Where it ends."""
+
+
+def iou(moment: Span, truth: Span) -> float:
     """Intersection over union of two spans; 0 if they are of different videos."""
     if moment.video_id != truth.video_id:
         return 0.0

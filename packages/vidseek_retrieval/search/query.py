@@ -85,7 +85,8 @@ class Reranked:
     """The second look at a hit."""
 
     score: float
-    """How well its best clip shows what is looked for, by who looked, from 0 to 1. No probability: nobody calibrated it."""
+    """How well the best of the clips that were looked at shows what is looked for, from 0 to 1. No probability: nobody
+    calibrated it."""
     first_rank: int
     """Its place in the first ranking, from 1."""
 

@@ -21,6 +21,7 @@ from vidseek_training.captioning.provider import (
     Stop,
     Usage,
     failure_of,
+    http_client,
 )
 from vidseek_training.captioning.settings import LlmSettings
 
@@ -39,8 +40,8 @@ class Gemini:
         self._key = key
         self._config = self._config_of(settings, settings.thinking_fields())
         self._may_give_way = settings.thinking == "auto"
-        # No redirects: pictures and key go to the address that was named. No retries: those are counted by the caller.
-        self._http = httpx2.Client(timeout=settings.timeout_seconds, follow_redirects=False)
+        # No retries: those are counted by the caller.
+        self._http = http_client(timeout_seconds=settings.timeout_seconds, num_connections=settings.concurrency)
         self._client = genai.Client(
             vertexai=False, api_key=key or "none",
             http_options=types.HttpOptions(

@@ -19,6 +19,7 @@ from vidseek_training.captioning.provider import (
     Skip,
     Stop,
     failure_of,
+    http_client,
     usage_of,
 )
 from vidseek_training.captioning.settings import LlmSettings
@@ -45,11 +46,11 @@ class OpenAIEndpoint:
         if self._max_tokens_field == "auto":
             self._max_tokens_field = "max_completion_tokens" if url is None else "max_tokens"
         self._may_rename = settings.max_tokens_field == "auto"
-        # No redirects: pictures and key go to the address that was named. No retries: those are counted by the caller.
+        # No retries: those are counted by the caller.
         self._client = openai.OpenAI(
             api_key=key or "none", base_url=url or PUBLIC_URL, max_retries=0, timeout=settings.timeout_seconds,
-            http_client=httpx2.Client(
-                timeout=settings.timeout_seconds, follow_redirects=False,
+            http_client=http_client(
+                timeout_seconds=settings.timeout_seconds, num_connections=settings.concurrency,
                 event_hooks={"request": [_leave_off_machine if url is None else _leave_off_all]},
             ),
         )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BaseModel
 
 from vidseek_media.errors import ConfigError, ServiceError, VidseekError
 from vidseek_media.guards import number_or_none
+
+if TYPE_CHECKING:
+    import httpx2
 
 MOST_TOKENS = 2.0**40
 """A greater count is none."""
@@ -17,6 +20,10 @@ MOST_TOKENS = 2.0**40
 URL_VARIABLE = "VIDSEEK_LLM_URL"
 KEY_VARIABLE = "VIDSEEK_LLM_KEY"
 """The key for the address in URL_VARIABLE: a provider's own key is never sent anywhere else than to that provider."""
+
+
+IDLE_SECONDS = 60.0
+"""So long a connection is kept that nobody asks over."""
 
 
 @dataclass(frozen=True)
@@ -169,3 +176,24 @@ def usage_of(tokens_in: object, tokens_out: object, tokens_thought: object = Non
     if counts[0] is None or counts[1] is None:
         return None
     return Usage(int(counts[0]), int(counts[1]), int(number_or_none(tokens_thought, low=0, high=MOST_TOKENS) or 0))
+
+
+def http_client(*, timeout_seconds: float, num_connections: int, **options: Any) -> httpx2.Client:
+    """Return a client with a connection for each request that may be under way at once.
+
+    httpx alone would make a hundred of them, and keep twenty for five seconds: the others would have to greet the server
+    anew.
+
+    Args:
+        timeout_seconds: Of a request.
+        num_connections: Most requests at once.
+        options: Further ones of `httpx2.Client`.
+    """
+    import httpx2  # comes with the providers' libraries
+
+    # No redirects: pictures and key go to the address that was named.
+    return httpx2.Client(
+        timeout=timeout_seconds, follow_redirects=False, limits=httpx2.Limits(
+            max_connections=num_connections, max_keepalive_connections=num_connections, keepalive_expiry=IDLE_SECONDS,
+        ), **options,
+    )

@@ -6,7 +6,10 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -507,3 +510,20 @@ def test_open_provider__without_its_library_says_what_to_install(provider: str, 
 def test_open_provider__gemini_refuses_options_that_it_does_not_know(server: Server) -> None:
     with raises(ConfigError, code="invalid-settings", naming="caption.llm.options: warmth"):
         open_provider(settings_of("gemini", options={"warmth": 1}))
+
+
+@pytest.mark.parametrize(("provider", "reply"), [("openai", openai_reply), ("gemini", gemini_reply)])
+def test_providers__ask_as_many_at_once_as_the_settings_say(
+    provider: str, reply: Callable[[], Reply], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num, all_are_there = 102, threading.Barrier(102)  # httpx alone makes a hundred connections
+
+    def script(request: ReceivedRequest, number: int) -> Reply:
+        all_are_there.wait(60)
+        return reply()
+
+    with serve(script) as server, ThreadPoolExecutor(num) as pool:
+        monkeypatch.setenv("VIDSEEK_LLM_URL", server.url)
+        with closing(open_provider(settings_of(provider, concurrency=num, timeout_seconds=60.0))) as client:
+            answers = list(pool.map(client.ask, [Request("What is there?")] * num))
+    assert len(answers) == num == server.most_at_once
