@@ -15,8 +15,11 @@ os.environ.update(
      "RAY_USAGE_STATS_ENABLED": "0", "TOKENIZERS_PARALLELISM": "false"}
 )
 
+# Arrow's own pool takes huge pages, which the system clears for each table anew; malloc takes again what was freed before.
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+
 # A stage makes hundreds of thousands of rows that live to its end: looking for cycles among them again and again finds none.
-gc.set_threshold(100_000, 10, 10)
+gc.set_threshold(1_000_000, 10, 10)
 
 from vidseek.jobs.archive_lock import stage_at_work
 from vidseek.paths import ArchivePaths
@@ -24,6 +27,7 @@ from vidseek_media.errors import ArtifactError, VidseekError
 from vidseek_media.output import disk_fault, lines_of, print_exceptions_shown, printable
 from vidseek_media.tables import first_rejected
 from vidseek_media.terminal.progress import waiting
+from vidseek_training.freed_memory import keep_freed_memory
 
 PATHS = ArchivePaths(Path())
 """Of the archive in the working directory, in which DVC runs the stages."""
@@ -49,6 +53,8 @@ def with_rejected(said: str, folder: Path) -> str:
 def run_stage(stage: Callable[[], str]) -> None:
     """Run `stage` and say what it did; a VidseekError is told in one message, with its exit code."""
     print_exceptions_shown()
+    gc.freeze()  # what was imported stays to the end
+    keep_freed_memory()
     name = Path(sys.argv[0]).stem
     try:
         with waiting(name), stage_at_work(PATHS.state, name):

@@ -39,8 +39,8 @@ def text_of(value: object, what: str) -> str:
     """
     if not isinstance(value, str):
         raise InputRejected(f"{what} is a {type(value).__name__}, wanted text", code="value-not-text")
-    if value.isprintable():  # as nearly all are: no control character, nothing broken
-        return " ".join(value.split())
+    if value.isprintable():  # as nearly all are: no control character, nothing broken, no white space but blanks
+        return " ".join(value.split()) if " " in value else value
     if found := _BROKEN.search(value):
         raise InputRejected(
             f"{what} holds U+{ord(found[0]):04X} at {found.start()}, which is no text", code="value-not-text",

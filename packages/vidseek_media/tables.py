@@ -233,8 +233,8 @@ def _of_other_types(path: Path, error: Exception) -> ArtifactError:
 
 def is_among(column: pd.Series[str], values: Iterable[str]) -> NDArray[np.bool_]:
     """Return which texts of a column are among `values`; `Series.isin` looks each of many up one by one."""
-    wanted = list(values)
-    if not wanted:
+    wanted = values if isinstance(values, pd.Series) else list(values)  # a column is slow to go through text by text
+    if not len(wanted):
         return np.zeros(len(column), np.bool_)
     found = pc.is_in(pa.array(column, pa.string()), value_set=pa.array(wanted, pa.string()), skip_nulls=True)
     return np.asarray(found, np.bool_)

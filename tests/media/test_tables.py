@@ -64,6 +64,8 @@ def test_is_among__missing_texts_are_among_nothing(tmp_path: Path) -> None:
     write_table(tmp_path / "groups.parquet", rows, GROUPS)
     table = read_table(tmp_path / "groups.parquet", GROUPS)
     assert is_among(table["video_id"], {"a", "c"}).tolist() == [True, False, True]
+    assert is_among(table["group"], table["group"]).tolist() == [True, False, True]
+    assert is_among(table["video_id"], table["video_id"].iloc[:0]).tolist() == [False] * 3
     assert is_among(table["group"], {"x"}).tolist() == [True, False, False]
     assert is_among(table["group"], ()).tolist() == [False, False, False]
     assert is_among(table["group"][:0], {"x"}).tolist() == []

@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from collections.abc import Collection, Iterator, Set
+from itertools import accumulate
 from pathlib import Path
 
 from vidseek_media.errors import ConfigError, InputRejected
@@ -180,9 +181,19 @@ def path_inside(root: Path, uri: str) -> Path:
     """
     base = os.path.realpath(root)
     path = Path(base) / uri
+    if _is_plain(uri, base):
+        return path
     if os.path.commonpath((os.path.realpath(path), base)) != base:
         raise InputRejected(f"{uri} leads out of {root}", code="outside-source")
     return path
+
+
+def _is_plain(uri: str, base: str) -> bool:
+    """Return whether a uri names something below a folder by plain names, none of them a link: it lies where it says."""
+    names = uri.split("/")
+    if "\0" in uri or not {"", ".", ".."}.isdisjoint(names):
+        return False
+    return not any(map(os.path.islink, accumulate(names, "{}/{}".format, initial=base)))
 
 
 def uri_of(path: Path, root: Path) -> str:

@@ -36,6 +36,7 @@ MAX_SECONDS = 1e9
 """A later time, 32 years, is none of a video."""
 COLUMNS = ("file", "caption", *TIMES, *WISHES, *ABOUT_VIDEO)
 _KNOWN = frozenset(COLUMNS)
+_OF_VIDEO = frozenset(ABOUT_VIDEO)
 
 
 @dataclass(slots=True)
@@ -388,7 +389,7 @@ def caption_of(
         raise InputRejected(f"wants the split {split!r}, there are {', '.join(SPLITS)}", code="unknown-split")
     if bool(row.get("contrast")) != bool(row.get("axis")):
         raise InputRejected("has a contrast without its axis, or an axis without its contrast", code="row-malformed")
-    annotations = {name: row[name] for name in ABOUT_VIDEO if row.get(name)}
+    annotations = {} if _OF_VIDEO.isdisjoint(row) else {name: row[name] for name in ABOUT_VIDEO if row.get(name)}
     if "published_at" in annotations:
         annotations["published_at"] = moment_of(annotations["published_at"], "published_at")
     return SidecarCaption(

@@ -83,7 +83,7 @@ def write_part(
         ],
         schema=embeddings_schema(dimension),
     )
-    write_parquet(path, table)
+    write_parquet(path, table, vectors="values")
 
 
 def is_whole(part: Path) -> bool:

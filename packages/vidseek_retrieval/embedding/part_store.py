@@ -72,10 +72,8 @@ class PartStore:
             table = read_digests(part)
         except ArtifactError:
             return
-        of = {(version, variant) for version, variant in zip(
-            table["encoder_version"].to_pylist(), table["variant"].to_pylist(), strict=True
-        )}
-        if of == {(self.space.encoder_version, self.space.variant)}:
+        of = [table[name].unique().to_pylist() for name in ("encoder_version", "variant")]
+        if of == [[self.space.encoder_version], [self.space.variant]]:
             self._rows[part] = list(zip(table["clip_id"].to_pylist(), table["digest"].to_pylist(), strict=True))
 
     def missing(self, wanted: Iterable[Row]) -> list[Row]:
@@ -122,10 +120,13 @@ class PartStore:
             ArtifactError: a part is broken.
             OSError: the disk cannot hold it.
         """
-        kept = self._kept(set(wanted))
-        held = {row for part in kept for row in self._rows[part]}
-        left = [row for row in wanted if row not in held]
-        written = [self.write(*piece) for piece in self._copied(left)]
+        distinct = set(wanted)
+        kept = self._kept(distinct)
+        if sum(len(self._rows[part]) for part in kept) < len(distinct):  # theirs are wanted, and each is in one of them
+            distinct.difference_update(*(self._rows[part] for part in kept))
+            written = [self.write(*piece) for piece in self._copied([row for row in wanted if row in distinct])]
+        else:
+            written = []
         names = {part.name: len(self._rows[part]) for part in sorted({*kept, *written})}
         write_summary(self.folder, self.space, names)
         remove_stale(self.folder, keep={self.folder / name for name in names})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -145,7 +145,13 @@ class ClipTables:
         Raises:
             ArtifactError: a table is missing or broken.
         """
-        return b"" if self.caption_dir is None else self._stems.get(video_id, b"") + self._captions.of(video_id)
+        return b"" if self.caption_dir is None else self._text_source(video_id)
+
+    @cached_property
+    def _text_source(self) -> Callable[[str], bytes]:
+        """Several vectors ask for the bytes of one video after the other."""
+        stems, captions = self._stems, self._captions
+        return lru_cache(1)(lambda video_id: stems.get(video_id, b"") + captions.of(video_id))
 
     @cached_property
     def _stems(self) -> dict[str, bytes]:
@@ -181,10 +187,9 @@ class _TextsByVideo:
             self._rows = {name: (begins[at], begins[at + 1]) for at, name in enumerate(names)}
             _, offsets, data = table["text"].combine_chunks().buffers()
             self._offsets, self._data = np.frombuffer(offsets, np.int64), memoryview(data)
-        self.of = lru_cache(1)(self._of)
-        """Returns the texts of a video, with their lengths; several vectors ask for those of the same video."""
 
-    def _of(self, video_id: str) -> bytes:
+    def of(self, video_id: str) -> bytes:
+        """Return the texts of a video, with their lengths."""
         begin, end = self._rows.get(video_id, (0, 0))
         bounds = self._offsets[begin : end + 1]
         return (bounds - bounds[0]).tobytes() + bytes(self._data[bounds[0] : bounds[-1]])

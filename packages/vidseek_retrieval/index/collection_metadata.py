@@ -202,13 +202,16 @@ def collection_name(encoder_version: str, build: str) -> str:
     return f"clips-{encoder_version}-{build}"
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
 def canonical_json(content: object) -> str:
     """Return JSON that is equal for equal content.
 
     Args:
         content: Plain values.
     """
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return _CANONICAL.encode(content)
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:

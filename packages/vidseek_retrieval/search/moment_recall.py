@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vidseek_media.cutting.cut import rows_of_cut
-from vidseek_media.tables import CLIPS, is_among, read_columns
+from vidseek_media.tables import CLIPS, read_columns
 from vidseek_quality.intervals import share_interval
 from vidseek_retrieval.embedding.embed_texts import read_text_table
 from vidseek_retrieval.embedding.embedding_parts import read_parts
@@ -66,22 +68,18 @@ class PublishedWindows:
         Raises:
             ArtifactError: a table is missing or broken.
         """
-        rows = read_columns(cut_dir / "clips.parquet", CLIPS, columns=["clip_id", "video_id", "start_ms", "end_ms", "cut"])
-        table = rows_of_cut(rows, cut).drop_columns("cut").to_pandas()
-        drawn, half = _drawn(table["video_id"], most, always)
-        kept = table if drawn is None else table[is_among(table["video_id"], drawn)]
-        embeddings = read_parts(embed_dir / "parts", among=kept["clip_id"].tolist())
-        row_of = {clip_id: row for row, clip_id in enumerate(embeddings.clip_ids)}
-        kept = kept[is_among(kept["clip_id"], row_of)].sort_values("clip_id")
-        spans = (kept[name].tolist() for name in ("clip_id", "video_id", "start_ms", "end_ms"))
-        clips = [
-            RankedClip(clip, video, start, end, 0.0) for clip, video, start, end in zip(*spans, strict=True)
-        ]
-        vectors = embeddings.vectors[[row_of[clip.clip_id] for clip in clips]]
+        columns = ["clip_id", "video_id", "start_ms", "end_ms"]
+        rows = rows_of_cut(read_columns(cut_dir / "clips.parquet", CLIPS, columns=[*columns, "cut"]), cut)
+        drawn, half = _drawn(rows["video_id"], most, always)
+        kept = rows if drawn is None else rows.filter(pc.is_in(rows["video_id"], value_set=pa.array(drawn, pa.string())))
+        embeddings = read_parts(embed_dir / "parts", among=kept["clip_id"].to_pylist())
+        places = pc.index_in(pa.array(embeddings.clip_ids, pa.string()), value_set=kept["clip_id"].combine_chunks())
+        spans = (column.to_pylist() for column in kept.select(columns).take(places).columns)
+        clips = tuple(RankedClip(clip, video, start, end, 0.0) for clip, video, start, end in zip(*spans, strict=True))
         texts = read_text_table(embed_dir, encoder_version=embeddings.encoder_version).vectors
-        spread = score_spread(vectors[evenly(range(len(clips)), MAX_CLIPS)], texts)
-        num_published = len(clips) if drawn is None else len(table)
-        return PublishedWindows(tuple(clips), vectors, spread, num_published, half)
+        spread = score_spread(embeddings.vectors[evenly(range(len(clips)), MAX_CLIPS)], texts)
+        num_published = len(clips) if drawn is None else rows.num_rows
+        return PublishedWindows(clips, embeddings.vectors, spread, num_published, half)
 
     def search(self, queries: NDArray[np.float32], *, margin: float, num: int | None = None) -> list[list[Moment]]:
         """Return the first moments of each query, best first, by exact search.
@@ -96,7 +94,7 @@ class PublishedWindows:
 
 
 def _drawn(
-    videos: pd.Series[str], most: int | None, always: Collection[str]
+    videos: pa.ChunkedArray, most: int | None, always: Collection[str]
 ) -> tuple[frozenset[str] | None, frozenset[str]]:
     """Draw videos that have about `most` clips together, and of these such as have half as many.
 
@@ -110,16 +108,19 @@ def _drawn(
     """
     if most is None or len(videos) <= most:
         return None, frozenset()
-    counts = videos.value_counts()
-    by_hash = sorted(counts.index, key=lambda video_id: sha256(video_id.encode()).digest())
-    drawn = _first_videos(counts[sorted(by_hash, key=lambda video_id: video_id not in always)], most) | frozenset(always)
-    sampled = counts[[video_id for video_id in by_hash if video_id in drawn]]
-    return drawn, _first_videos(sampled, int(sampled.sum()) // 2)
+    counted = pc.value_counts(videos)
+    counts = dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
+    by_hash = sorted(counts, key=lambda video_id: sha256(video_id.encode()).digest())
+    firsts = {video_id: counts[video_id] for video_id in sorted(by_hash, key=lambda video_id: video_id not in always)}
+    drawn = _first_videos(firsts, most) | frozenset(always)
+    sampled = {video_id: counts[video_id] for video_id in by_hash if video_id in drawn}
+    return drawn, _first_videos(sampled, sum(sampled.values()) // 2)
 
 
-def _first_videos(counts: pd.Series[int], most: int) -> frozenset[str]:
+def _first_videos(counts: Mapping[str, int], most: int) -> frozenset[str]:
     """Return the first videos that have at most `most` clips together, at least one."""
-    return frozenset(counts.index[(counts.cumsum() <= most) | (np.arange(len(counts)) == 0)])
+    together = zip(counts, accumulate(counts.values()), strict=True)
+    return frozenset(name for place, (name, num) in enumerate(together) if num <= most or not place)
 
 
 class Span(Protocol):

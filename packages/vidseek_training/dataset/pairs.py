@@ -102,8 +102,8 @@ def make_pairs(
     captions = read_table(caption_dir / "captions.parquet", CAPTIONS)
     captions, later = (captions, captions[:0]) if frozen is None else frozen_captions(captions, frozen)
     frames = read_table(frames_dir / "frames.parquet", FRAMES, columns=_OF_FRAMES)
-    named = frames["frames_digest"].astype(object).where(frames["frames_digest"].notna(), None)
-    digests = dict(zip(frames["clip_id"].tolist(), named.tolist(), strict=True))
+    named = pa.array(frames["frames_digest"], pa.string()).to_pylist()
+    digests = dict(zip(frames["clip_id"].tolist(), named, strict=True))
     has_frames = set(digests)
     skipped = _skipped(frames, settings.skip_quality_flags)
     stated_splits = _stated_splits(captions)
@@ -115,7 +115,7 @@ def make_pairs(
         is_among(frames["clip_id"], set(feedback["clip_id"]) - set(skipped))
         & ~is_among(frames["video_id"], contradicted)
     ]
-    captioned = set(usable["video_id"])
+    captioned = set(usable["video_id"].tolist())
     compared = frames[
         is_among(frames["clip_id"], usable["clip_id"])
         | is_among(frames["clip_id"], judged.loc[~is_among(judged["video_id"], captioned), "clip_id"])
@@ -209,9 +209,10 @@ def _pairs_of(captions: pd.DataFrame, splits: Mapping[str, str], digests: Mappin
     """Return the pairs of these captions, in the schema PAIRS, row for row."""
     return pd.DataFrame({
         "clip_id": captions["clip_id"], "video_id": captions["video_id"], "caption": captions["text"],
-        "split": captions["video_id"].map(splits), "gallery": [name or DEFAULT_GALLERY for name in captions["gallery"]],
-        "contrast": captions["contrast"], "axis": captions["axis"], "frames_digest": captions["clip_id"].map(digests),
-        "writer": captions["writer"],
+        "split": [splits[video_id] for video_id in captions["video_id"].tolist()],
+        "gallery": [name or DEFAULT_GALLERY for name in captions["gallery"].tolist()],
+        "contrast": captions["contrast"], "axis": captions["axis"],
+        "frames_digest": [digests[clip_id] for clip_id in captions["clip_id"].tolist()], "writer": captions["writer"],
     })
 
 

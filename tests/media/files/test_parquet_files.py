@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from tests.raising import raises
 from vidseek_media.errors import ArtifactError
 from vidseek_media.files import parquet_files
-from vidseek_media.files.parquet_files import read_bounded
+from vidseek_media.files.parquet_files import read_bounded, write_parquet
 from vidseek_media.tables import REJECTED, read_table
 
 SCHEMA = pa.schema([
@@ -29,6 +30,23 @@ def test_read_bounded__is_what_pyarrow_reads(tmp_path: Path) -> None:
     assert read_bounded(tmp_path / "a.parquet", ["title", "uris"]).equals(table.select(["title", "uris"]))
     pq.write_table(table.slice(0, 0), tmp_path / "none.parquet")
     assert read_bounded(tmp_path / "none.parquet").equals(table.slice(0, 0))
+
+
+def test_write_parquet__vectors_are_stored_as_they_are(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    flat = pa.array(rng.standard_normal(2 * 3000).astype(np.float32))
+    ids, vectors = [f"{n}" for n in range(3000)], pa.FixedSizeListArray.from_arrays(flat, 2)
+    table = pa.table({"id": ids, "values": vectors, "variant": ["fp32"] * 3000})
+    for name in ("vectors", "again"):
+        write_parquet(tmp_path / name, table, vectors="values")
+    write_parquet(tmp_path / "plain", table)
+    assert all(read_bounded(tmp_path / name).equals(table) for name in ("vectors", "plain"))
+    assert (tmp_path / "vectors").read_bytes() == (tmp_path / "again").read_bytes()
+    assert (tmp_path / "vectors").stat().st_size < (tmp_path / "plain").stat().st_size
+    column = pq.read_metadata(tmp_path / "vectors").row_group(0).column(1)
+    assert (column.path_in_schema, column.compression, column.has_dictionary_page) == (
+        "values.list.element", "UNCOMPRESSED", False
+    )
 
 
 def test_read_bounded__a_small_file_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:

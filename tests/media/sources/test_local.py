@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.raising import raises
 from vidseek_media.errors import ConfigError, InputRejected
@@ -66,6 +69,45 @@ def test_path_inside__refuses_what_leads_out(tmp_path: Path, uri: str) -> None:
     with raises(InputRejected, code="outside-source", naming=uri):
         path_inside(tmp_path / "root", uri)
     assert path_inside(tmp_path / "root", "b/../a.mp4").resolve() == tmp_path / "root" / "a.mp4"
+
+
+def resolved_inside(root: Path, uri: str) -> Path:
+    """What `path_inside` promises, with each link followed."""
+    path = root.resolve() / uri
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise InputRejected("leads out", code="outside-source")
+    return path
+
+
+NAMES = ("a.mp4", "folder", "to_a.mp4", "to_folder", "out", "up", "..", ".", "", "nothing")
+PARTS = st.lists(st.sampled_from(NAMES), min_size=1)
+
+
+@given(parts=PARTS, is_linked=st.booleans())
+def test_path_inside__is_where_links_lead(parts: list[str], is_linked: bool) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place, "root")
+        (root / "folder").mkdir(parents=True)
+        for below in (root, root / "folder"):
+            (below / "a.mp4").write_bytes(b"x")
+            (below / "to_a.mp4").symlink_to("a.mp4")
+            (below / "out").symlink_to(place)
+            (below / "up").symlink_to("..")
+        (root / "to_folder").symlink_to(root / "folder")
+        Path(place, "linked").symlink_to(root)
+        source, uri = Path(place, "linked") if is_linked else root, "/".join(parts)
+        try:
+            wanted = resolved_inside(source, uri)
+        except InputRejected:
+            with raises(InputRejected, code="outside-source"):
+                path_inside(source, uri)
+        else:
+            assert path_inside(source, uri) == wanted
+
+
+def test_path_inside__a_null_byte_is_no_path(root: Path) -> None:
+    with pytest.raises(ValueError, match="null"):
+        path_inside(root, "a\0.mp4")
 
 
 def test_folder__has_no_downloads(root: Path) -> None:

@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import shutil
 import time
@@ -24,22 +23,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_encoder.bundle import file_sha256
 from vidseek_media.errors import ArtifactError, ConfigError, ServiceError, foreign
 from vidseek_media.files.folders import sync_path
-from vidseek_media.files.json_files import parse_json, read_json, write_json
+from vidseek_media.files.json_files import read_json, write_json
 from vidseek_media.names import relative_file, shown
 from vidseek_retrieval.index.backend import USE_REMEDY, Alias, Point, alias_name
 from vidseek_retrieval.index.collection_metadata import (
     COLLECTION_NAME,
     CollectionMetadata,
-    canonical_json,
     name_of_collection,
     require_facts,
 )
 from vidseek_retrieval.index.difference.record import Difference
 from vidseek_retrieval.index.edge.collection import EdgeCollection
 from vidseek_retrieval.index.edge.copying import bytes_to_copy, copy_file, copy_shard, is_shared
+from vidseek_retrieval.index.edge.file_digests import digest_of
 from vidseek_retrieval.index.edge.records import POINTS_FILE, VIDEOS_FILE, EdgeRecord
 from vidseek_retrieval.index.edge.shard import REBUILD_REMEDY, SHARD_FOLDER, SPACE_REMEDY, Growth, build_shard
 from vidseek_retrieval.index.edge.spans import SPANS_FILE
@@ -221,7 +219,7 @@ class EdgeBackend:
     def _hashed(self, path: Path) -> str:
         """Return the digest of a file that was just written, and keep it for the next `check`."""
         begun, state = time.time_ns(), _state_of(path)
-        digest = _digest(path)
+        digest = digest_of(path)
         if state == _state_of(path) and begun - max(state[-2:]) > _SETTLED_NS:
             self._fresh[path] = state, digest
         return digest
@@ -238,7 +236,7 @@ class EdgeBackend:
             try:
                 path = self.root / name / relative_file(file, what="a file of the collection")
                 state, found = self._fresh.pop(path, ((), ""))
-                if (found if state == _state_of(path) else _digest(path)) != digest:
+                if (found if state == _state_of(path) else digest_of(path, recorded=digest)) != digest:
                     wrong.append(f"{file} was changed")
             except ValueError as error:
                 wrong.append(str(error))
@@ -363,8 +361,9 @@ def _require_unchanged(base: Path, folder: Path, copied: Sequence[str], recorded
     """Hold the copied files of a shard, and the tables that are read in their old place, against the base's record."""
     read = {name: base / name for name in (SPANS_FILE, POINTS_FILE, VIDEOS_FILE)}
     for name, path in {**read, **{each: folder / each for each in copied}}.items():
+        wanted = recorded.get(name)
         for _ in range(COPIES):
-            if recorded.get(name) == _digest(path):
+            if wanted == digest_of(path, recorded=wanted):
                 break
             if name not in read:  # a reader that opens the base writes a small file of it anew at this moment
                 path.unlink()
@@ -377,18 +376,6 @@ def _state_of(path: Path) -> tuple[int, ...]:
     """Return what changes when a file is written or replaced: device, inode, size, and the times of bytes and inode."""
     stat = path.stat()
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-
-
-def _digest(path: Path) -> str:
-    """Return the sha256 of a file; of what it says, where it is JSON: Edge writes its keys anew, in any order, as it opens.
-    """
-    if path.suffix != ".json":
-        return file_sha256(path)
-    try:
-        content = canonical_json(parse_json(path.read_bytes()))
-    except ValueError:
-        return ""
-    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _build_errors(metadata: CollectionMetadata) -> AbstractContextManager[None]:

@@ -62,7 +62,7 @@ def copy_file(source: Path, target: Path) -> None:
     with source.open("rb") as reader, target.open("xb") as writer:
         size = os.fstat(reader.fileno()).st_size
         os.truncate(writer.fileno(), size)
-        for begin, end in _stretches(reader.fileno(), size):
+        for begin, end in stretches(reader.fileno(), size):
             while begin < end:
                 begin += _copy(reader.fileno(), writer.fileno(), begin, min(_CHUNK, end - begin))
 
@@ -79,8 +79,13 @@ def _copy(reader: int, writer: int, at: int, count: int) -> int:
     return copied
 
 
-def _stretches(file: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield begin and end of each part of a file that is not a hole."""
+def stretches(file: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield begin and end of each part of a file that is not a hole, in order.
+
+    Args:
+        file: Descriptor of the open file.
+        size: Its size in bytes.
+    """
     at = 0
     while at < size:
         try:

@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from tests.raising import raises
 from tests.retrieval.archive import VERSION
 from tests.retrieval.growing import DIMENSION, GrowingArchive
+from vidseek_encoder.bundle import file_sha256
 from vidseek_media.errors import ArtifactError
+from vidseek_media.files.json_files import read_json, write_json
 from vidseek_retrieval.dedup.video_matches import Duplicate
 from vidseek_retrieval.index.aliases import list_collections, rollback, verify
 from vidseek_retrieval.index.backend import Point
 from vidseek_retrieval.index.edge import copying
-from vidseek_retrieval.index.edge.backend import EdgeBackend
+from vidseek_retrieval.index.edge.backend import COLLECTION_FILE, EdgeBackend
 from vidseek_retrieval.index.publish import PublishReport, compact, publish
 from vidseek_retrieval.index.verification import are_same
 from vidseek_retrieval.search.searcher import Searcher
@@ -209,6 +211,25 @@ def test_publish__a_damaged_collection_is_no_base(tmp_path: Path) -> None:
     largest.write_bytes(content)
     archive.add(1)
     assert archive.publish().num_written == 220
+
+
+def test_publish__a_collection_of_an_earlier_version_is_a_base(tmp_path: Path) -> None:
+    archive = GrowingArchive(tmp_path, num_videos=20)
+    live = archive.publish().collection
+    path = archive.index / live / COLLECTION_FILE
+    content = read_json(path)
+    content["files"] = {
+        name: digest if name.endswith(".json") else file_sha256(archive.index / live / name)  # as they were before blocks
+        for name, digest in content["files"].items()
+    }
+    write_json(path, content)
+    assert EdgeBackend(archive.index).check(live) == []
+    archive.add(1)
+    added = archive.publish()
+    assert (added.num_written, added.num_deleted) == (10, 0) and verify(archive.index).passed
+    content["files"]["spans.npy"] = "0" * 64
+    write_json(path, content)
+    assert EdgeBackend(archive.index).check(live) == ["spans.npy was changed"]
 
 
 def test_compact__builds_the_live_points_at_once(tmp_path: Path) -> None:

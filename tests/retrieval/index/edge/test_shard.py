@@ -13,6 +13,7 @@ from vidseek_media.errors import ServiceError
 from vidseek_retrieval.index.edge import backend as edge_backend
 from vidseek_retrieval.index.edge import shard as edge_shard
 from vidseek_retrieval.index.edge.backend import EdgeBackend
+from vidseek_retrieval.index.edge.file_digests import digest_of
 from vidseek_retrieval.index.publish import publish
 
 
@@ -78,13 +79,12 @@ def test_check__a_file_that_was_hashed_as_it_was_finished_is_read_again_where_it
 ) -> None:
     monkeypatch.setattr(edge_backend, "_SETTLED_NS", -1)  # the files were written a moment ago
     read: list[Path] = []
-    digest = edge_backend._digest
-    monkeypatch.setattr(edge_backend, "_digest", lambda path: (read.append(path), digest(path))[1])
+    monkeypatch.setattr(edge_backend, "digest_of", lambda path, **given: (read.append(path), digest_of(path, **given))[1])
     name = publish(**random_archive(tmp_path), index=(backend := EdgeBackend(tmp_path / "index"))).collection
     files = [path for path in (tmp_path / "index" / name).rglob("*") if path.is_file() and path.name != "collection.json"]
     assert sorted(read) == sorted(files)  # once, by the publish that made them and checked them
     assert backend.check(name) == [] and len(read) == 2 * len(files)  # and by each check that follows
-    backend._fresh = {path: (edge_backend._state_of(path), digest(path)) for path in files}
+    backend._fresh = {path: (edge_backend._state_of(path), digest_of(path)) for path in files}
     changed = next(path for path in files if path.suffix == ".npy")
     content = changed.read_bytes()
     changed.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
