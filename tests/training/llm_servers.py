@@ -72,6 +72,12 @@ Script = Callable[[ReceivedRequest, int], Reply]
 """The reply to a request; the number counts the requests from 0."""
 
 
+class _Server(ThreadingHTTPServer):
+    """Lets as many wait to be accepted as tests send at once; by default it is five, and others get no answer."""
+
+    request_queue_size = 256
+
+
 @contextmanager
 def serve(script: Script) -> Iterator[Server]:
     """A server that follows `script`, on a free port."""
@@ -112,7 +118,7 @@ def serve(script: Script) -> Iterator[Server]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http = _Server(("127.0.0.1", 0), Handler)
     http.daemon_threads = True
     server = Server(f"http://127.0.0.1:{http.server_address[1]}")
     thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
