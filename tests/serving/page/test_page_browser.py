@@ -120,6 +120,11 @@ def cards(tab: Any) -> Any:
     return tab.locator("[class*='st-key-card-']")
 
 
+def settle(tab: Any) -> None:
+    """Wait until the page is whole: while it is still being written, a click or the focus may be lost."""
+    tab.locator("[data-test-script-state='notRunning']").wait_for()
+
+
 def test_search__by_typing_shows_moments_with_their_pictures_and_html_as_text(tab: Any, page_url: str, api: str) -> None:
     headers = tab.goto(page_url).headers
     assert "frame-ancestors 'none'" in headers["content-security-policy"] and headers["x-frame-options"] == "DENY"
@@ -177,6 +182,7 @@ def test_words__are_marked_filtered_by_kind_and_played_from_where_they_are(
     with live_api(write_worded_archive(tmp_path), port=own_port):
         tab.goto(f"{own_page_url}/?q=harbour")
         sync_api.expect(tab.locator("mark").first).to_contain_text(re.compile("harbour", re.I))
+        settle(tab)
         tab.get_by_text("Picture, clip, filters").click()
         tab.get_by_role("button", name="Speech").click()
         sync_api.expect(cards(tab)).to_have_count(1)
@@ -284,11 +290,13 @@ def test_api__goes_away_and_comes_back(tab: Any, own_page_url: str, own_archive:
     sync_api.expect(tab.get_by_role("alert").first).to_contain_text("does not answer")
     with live_api(own_archive, port=own_port):
         sync_api.expect(cards(tab).first).to_be_visible()
+        settle(tab)
 
 
 def test_search__works_by_keyboard_alone(tab: Any, page_url: str, api: str) -> None:
     tab.goto(f"{page_url}/?q=blue")
     sync_api.expect(cards(tab).first).to_be_visible()
+    settle(tab)
     cards(tab).first.get_by_role("button", name="Play").focus()
     tab.keyboard.press("Tab")
     assert "More like this" in tab.evaluate("document.activeElement.textContent")
