@@ -206,6 +206,7 @@ def test_fields__filter_are_shown_and_tags_are_set_and_removed(
     with live_api(archive, port=own_port):
         tab.goto(f"{own_page_url}/?q=red&f_camera=A")  # two of four
         sync_api.expect(cards(tab)).to_have_count(2)
+        settle(tab)
         tab.get_by_label("take to").fill("1")
         tab.keyboard.press("Enter")
         sync_api.expect(cards(tab)).to_have_count(1)
