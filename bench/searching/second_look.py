@@ -14,8 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -201,18 +201,13 @@ def measure(
         ask = partial(_row, looks, test, endpoint, limit=most)
         before = looks.ask(test, settings, journal=trial.name, wanted=False, limit=most)
         for num in trial.num_hits:
-            rows.append(ask(before, changed(settings, num_hits=num), trial.name))
+            rows.append(ask(before, settings.model_copy(update={"num_hits": num}), trial.name))
             if with_half_budget and len(rows) == 1:
-                half = changed(settings, num_hits=num, budget_usd=rows[0]["usd"] / 2)
+                half = settings.model_copy(update={"num_hits": num, "budget_usd": rows[0]["usd"] / 2})
                 rows.append({"budget": "half"} | ask(before, half, f"{trial.name}, half"))
         again = ask(before, settings, trial.name)
         rows[-1]["again"] = {name: again[name] for name in ("num_requests", "num_known", "seconds_a_query", "cpu_seconds")}
     return [{"trial": trial.name, "num_frames": trial.num_frames, "num_clips": trial.num_clips} | row for row in rows]
-
-
-def changed(settings: RerankSettings, **changes: Any) -> RerankSettings:
-    """Return settings with changes."""
-    return settings.model_copy(update=changes)
 
 
 @contextmanager
@@ -233,7 +228,7 @@ def _row(
     looks: Looks, test: Sequence[Question], endpoint: Endpoint, before: Sequence[Answer], settings: RerankSettings,
     journal: str, *, limit: int,
 ) -> dict[str, Any]:
-    num_requests, num_pictures, began = endpoint.num_requests, endpoint.num_pictures, _cpu_seconds()
+    num_requests, num_pictures, began = endpoint.num_requests, endpoint.num_pictures, time.process_time()
     after = looks.ask(test, settings, journal=journal, limit=limit)
     reports = [answer.rerank for answer in after if answer.rerank is not None]
     return {
@@ -249,14 +244,9 @@ def _row(
         "reasons": sorted({each.reason for each in reports if each.reason})[:3],
         "usd": round(sum(each.cost_usd for each in reports), 6),
         "seconds_a_query": round(float(np.mean([each.seconds for each in reports])), 4),
-        "cpu_seconds": round(_cpu_seconds() - began, 1),
+        "cpu_seconds": round(time.process_time() - began, 1),
         "galleries": figures(test, before, after, num_hits=settings.num_hits),
     }
-
-
-def _cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
 
 
 def figures(
@@ -383,11 +373,9 @@ def other_bundle(seed: int, work: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "adapter").exists():
             teach(seed, params, folder)
-        made = folder / "encoder.part"
-        shutil.rmtree(made, ignore_errors=True)
-        made.mkdir()
-        write_unproven(lora.merged(backbones.load(params.backbone.name), folder / "adapter" / "adapter"), made)
-        made.rename(bundle)
+        model = lora.merged(backbones.load(params.backbone.name), folder / "adapter" / "adapter")
+        with whole_folder(bundle) as made:
+            write_unproven(model, made)
     return bundle
 
 

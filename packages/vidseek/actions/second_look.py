@@ -148,4 +148,3 @@ class SecondLook:
                 })
                 self._judge = RelevanceJudge(llm, self._archive.frames, self._archive.relevance_journal)
             return self._judge
-

@@ -82,8 +82,7 @@ def clip_texts(
     texts = {}
     said = zip(wanted["clip_id"].to_pylist(), videos.tolist(), captions.of_spans(videos, starts, ends), strict=True)
     for clip_id, video, lines in said:
-        (title, _), (title_line, name_line) = titles[video], heads[video]
-        told = lines[0].strip() if len(lines) == 1 else _join(lines)
+        (title, _), (title_line, name_line), told = titles[video], heads[video], _join(lines)
         spoken = _under(title_line, told)
         texts[clip_id] = ClipText(spoken, spoken if title else _under(name_line, told))
     return texts
