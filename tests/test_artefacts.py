@@ -272,6 +272,7 @@ def test_artefact__whole_is_read(made: Callable[[str], Path], tmp_path: Path, na
     ARTEFACTS[name].read(tmp_path / "a")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ARTEFACTS)
 def test_artefact__damaged_is_read_or_one_of_our_errors(made: Callable[[str], Path], tmp_path: Path, name: str) -> None:
     artefact = ARTEFACTS[name]

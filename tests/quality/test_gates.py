@@ -214,8 +214,11 @@ def test_check_pairs__every_broken_row_of_every_table_is_named(archive: Archive)
 
 
 @pytest.mark.parametrize(("stage", "id", "what"), [
-    ("ingest", "a.mp4", "files"), ("ingest", "captions.csv:3", "captions"), ("cut", "0" * 32, "clips"),
-    ("frames", "0" * 36, "frames"), ("caption", "0:1:2", "captions"), ("pairs", "0" * 36, "pairs"),
+    ("ingest", "a.mp4", "files"), ("pairs", "0" * 36, "pairs"),
+    *(pytest.param(*each, marks=pytest.mark.slow) for each in (
+        ("ingest", "captions.csv:3", "captions"), ("cut", "0" * 32, "clips"), ("frames", "0" * 36, "frames"),
+        ("caption", "0:1:2", "captions"),
+    )),
 ])
 def test_check_pairs__too_many_rejected_of_any_kind_fail(archive: Archive, stage: str, id: str, what: str) -> None:
     num_kept = {"files": 6}.get(what, 24)

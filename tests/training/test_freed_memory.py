@@ -23,6 +23,7 @@ print(pages(), keep_freed_memory(), pages())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc is told")
 def test_keep_freed_memory__later_steps_of_the_same_sizes_take_hardly_a_new_page() -> None:
     pages = 4 * sum(NUMBERS) // resource.getpagesize()

@@ -44,7 +44,7 @@ DIMENSION = 16
 WORDS = WordEncoder()
 
 
-@pytest.fixture(params=["embedded", "server", "strict"])
+@pytest.fixture(params=["embedded", "server", pytest.param("strict", marks=pytest.mark.slow)])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[IndexBackend]:
     if request.param == "embedded":
         yield EdgeBackend(tmp_path / "index")

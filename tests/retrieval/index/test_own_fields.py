@@ -79,7 +79,7 @@ class Archive:
         return {VIDEOS.index(hit.video_id) for hit in self.search(**filters).hits}
 
 
-@pytest.fixture(params=["embedded", "server", "strict"])
+@pytest.fixture(params=["embedded", "server", pytest.param("strict", marks=pytest.mark.slow)])
 def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Archive]:
     if request.param == "embedded":
         yield Archive(tmp_path, EdgeBackend(tmp_path / "index"))

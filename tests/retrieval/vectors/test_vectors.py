@@ -83,7 +83,7 @@ def registered() -> Iterator[None]:
         del registry.REGISTRY.registered[each.name]
 
 
-@pytest.fixture(params=["embedded", "server", "strict"])
+@pytest.fixture(params=["embedded", "server", pytest.param("strict", marks=pytest.mark.slow)])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[IndexBackend]:
     with ExitStack() as stack:
         if request.param == "embedded":
