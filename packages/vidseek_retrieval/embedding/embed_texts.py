@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -21,7 +24,7 @@ from vidseek_media.errors import ArtifactError
 from vidseek_media.files.folders import sole_writer
 from vidseek_media.records import share_half_of_each
 from vidseek_media.tables import CAPTIONS, VIDEOS, read_columns
-from vidseek_retrieval.embedding.embedding_parts import Embeddings, listed_parts, read_parts
+from vidseek_retrieval.embedding.embedding_parts import parts_of, read_ids, read_vectors
 from vidseek_retrieval.embedding.part_store import PIECE_ROWS, PartStore, Space
 from vidseek_retrieval.lexical.word_parts import LINE_END
 
@@ -132,34 +135,91 @@ def embed_texts(texts: Iterable[str], encoder: Encoder, *, out: Path) -> TextRep
     return TextReport(num_texts=len(by_id), num_embedded=len(missing), num_parts=len(parts))
 
 
-def read_texts(embed_dir: Path, *, encoder_version: str) -> dict[str, NDArray[np.float32]]:
-    """Read the vectors of texts by text id; empty if no clip has a text. The arguments are those of `read_text_table`."""
-    table = read_text_table(embed_dir, encoder_version=encoder_version)
-    return dict(zip(table.clip_ids, table.vectors, strict=True))
+class StoredTexts(Mapping[str, NDArray[np.float32]]):
+    """The vectors of texts by text id; a part is read once one of its vectors is wanted."""
 
+    def __init__(self, parts: Mapping[Path, Sequence[str]]) -> None:
+        """Take the text ids of each part, row for row."""
+        self._parts = parts
+        self._read: dict[Path, NDArray[np.float32]] = {}
 
-def read_text_table(embed_dir: Path, *, encoder_version: str) -> Embeddings:
-    """Read the vectors of texts, in order of text id; none, of no dimension, if no clip has a text.
+    @classmethod
+    def open(cls, embed_dir: Path, *, encoder_version: str) -> StoredTexts:
+        """Open the texts of an archive; none if no clip has a text.
 
-    Args:
-        embed_dir: Output of the stage `embed`.
-        encoder_version: 16 hex digits that the parts must have.
+        Args:
+            embed_dir: Output of the stage `embed`.
+            encoder_version: 16 hex digits that the parts must have.
 
-    Raises:
-        ArtifactError: a part is broken, or of another encoder_version.
-        GateFailed: a vector is not of length 1.
-    """
-    folder = embed_dir / TEXTS_FOLDER
-    if not (any(folder.glob("*.parquet")) if (listed := listed_parts(folder)) is None else listed):
-        return Embeddings([], np.empty((0, 0), np.float32), encoder_version)
-    table = read_parts(folder)
-    if table.encoder_version != encoder_version:
-        raise ArtifactError(
-            f"{folder} is of encoder_version {table.encoder_version}, the clips are of {encoder_version}",
-            code="other-encoder",
-            remedy="Run `dvc repro embed` to make it again",
-        )
-    return table
+        Raises:
+            ArtifactError: a part is broken, or of another encoder_version.
+        """
+        folder = embed_dir / TEXTS_FOLDER
+        parts = {}
+        for path in parts_of(folder):
+            ids, versions = read_ids(path)
+            if other := [version for version in versions if version != encoder_version]:
+                raise ArtifactError(
+                    f"{folder} is of encoder_version {other[0]}, the clips are of {encoder_version}", code="other-encoder",
+                    remedy="Run `dvc repro embed` to make it again",
+                )
+            parts[path] = ids
+        return cls(parts)
+
+    def __getitem__(self, text_id: str) -> NDArray[np.float32]:
+        """Return the vector of a text: float32 of shape (dimension,), unit length.
+
+        Raises:
+            KeyError: it was not embedded.
+            ArtifactError: its part is broken.
+            GateFailed: a vector of its part is not of length 1.
+        """
+        path, row = self._places[text_id]
+        vector: NDArray[np.float32] = self._vectors(path)[row]
+        return vector
+
+    def __contains__(self, text_id: object) -> bool:
+        return text_id in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts.values()))
+
+    def first(self, most: int) -> NDArray[np.float32]:
+        """Return the vectors of the first texts in order of their ids, float32 of shape (n, dimension): a random draw, since
+        ids are hashes, and one that lies in few parts.
+
+        Args:
+            most: Texts at most.
+
+        Raises:
+            ArtifactError: a part is broken.
+            GateFailed: a vector is not of length 1.
+        """
+        ids = heapq.nsmallest(most, chain.from_iterable(self._parts.values()))
+        wanted = frozenset(ids)
+        found = {
+            text_id: self._vectors(path)[row] for path, of_part in self._parts.items() if not wanted.isdisjoint(of_part)
+            for row, text_id in enumerate(of_part) if text_id in wanted
+        }
+        return np.stack([found[text_id] for text_id in ids]) if ids else np.empty((0, 0), np.float32)
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[Path, int]]:
+        return {text_id: (path, row) for path, ids in self._parts.items() for row, text_id in enumerate(ids)}
+
+    def _vectors(self, path: Path) -> NDArray[np.float32]:
+        if path not in self._read:
+            vectors = read_vectors(path, self._parts[path])
+            if any(other.shape[1] != vectors.shape[1] for other in self._read.values()):
+                raise ArtifactError(
+                    f"{path.parent} mixes vectors of different length", code="versions-mixed",
+                    remedy="Run `dvc repro embed` to make it again",
+                )
+            self._read[path] = vectors
+        return self._read[path]
 
 
 def read_variants(embed_dir: Path) -> list[str]:
@@ -173,8 +233,7 @@ def read_variants(embed_dir: Path) -> list[str]:
     """
     found: set[str] = set()
     folder = embed_dir / TEXTS_FOLDER
-    listed = listed_parts(folder)
-    for part in sorted(folder.glob("*.parquet")) if listed is None else [folder / name for name in listed]:
+    for part in parts_of(folder):
         try:
             found |= set(pq.read_table(part, columns=["variant"])["variant"].unique().to_pylist())
         except (pa.ArrowException, OSError, KeyError) as error:

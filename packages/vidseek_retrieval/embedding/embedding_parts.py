@@ -127,6 +127,16 @@ def listed_parts(folder: Path) -> dict[str, int] | None:
         return None
 
 
+def parts_of(folder: Path) -> list[Path]:
+    """Return the parts of a folder, in order of their names: those that are listed, or all if there is no list.
+
+    Args:
+        folder: Folder of the parts: `parts` of clips, or `texts`.
+    """
+    listed = listed_parts(folder)
+    return sorted(folder.glob("*.parquet")) if listed is None else [folder / name for name in sorted(listed)]
+
+
 def read_parts(folder: Path, *, among: Collection[str] | None = None) -> Embeddings:
     """Read the parts in `folder` as one matrix: those that `embeddings.json` beside it lists, or all if there is no list.
 
@@ -139,17 +149,16 @@ def read_parts(folder: Path, *, among: Collection[str] | None = None) -> Embeddi
             twice.
         GateFailed: a vector is not finite, or not of length 1. The message names the clips.
     """
-    listed = listed_parts(folder)
-    paths = sorted(folder.glob("*.parquet")) if listed is None else [folder / name for name in sorted(listed)]
+    paths = parts_of(folder)
     if not paths:
         raise ArtifactError(f"no embeddings in {folder}", code="no-embeddings", remedy="Run `dvc repro` to make them")
     tables: list[pa.Table] = []
     matrices: list[NDArray[np.float32]] = []
-    wanted = None if among is None else pa.array(among, pa.string())
+    wanted = None if among is None else frozenset(among)  # Arrow's is_in would hash all of them for each part
     for path in paths:
         table = _read_table(path)
         if wanted is not None:
-            table = table.filter(pc.is_in(table["clip_id"], value_set=wanted))
+            table = table.filter(pa.array([clip_id in wanted for clip_id in table["clip_id"].to_pylist()], pa.bool_()))
         matrices.append(_matrix_of(table, path))
         tables.append(table.select(_TEXTS))
     texts = pa.concat_tables(tables)
@@ -187,6 +196,41 @@ def read_digests(part: Path) -> pa.Table:
         return read_bounded(part, _TEXTS)
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise ArtifactError(f"{part} cannot be read as Parquet: {error}", code="not-parquet", remedy=_REMEDY) from error
+
+
+def read_ids(part: Path) -> tuple[list[str], list[str]]:
+    """Return the ids of the rows of a part, in their order, and the encoder_versions in it.
+
+    Raises:
+        ArtifactError: the part is missing or broken.
+    """
+    try:
+        if (names := pq.read_schema(part).names) not in (_COLUMNS, _COLUMNS[:-1]):
+            raise ArtifactError(
+                f"{part} is no part: it has {shown(names)}, wanted {_COLUMNS}", code="wrong-schema", remedy=_REMEDY,
+            )
+        rows = read_bounded(part, ["clip_id", "encoder_version"])
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+        raise ArtifactError(f"{part} cannot be read as Parquet: {error}", code="not-parquet", remedy=_REMEDY) from error
+    ids: list[str] = rows["clip_id"].to_pylist()
+    versions: list[str] = rows["encoder_version"].unique().to_pylist()
+    return ids, versions
+
+
+def read_vectors(part: Path, ids: Sequence[str]) -> NDArray[np.float32]:
+    """Read the vectors of a part: float32 of shape (n, dimension), unit rows.
+
+    Args:
+        part: The part.
+        ids: Of its rows, from `read_ids`.
+
+    Raises:
+        ArtifactError: the part is missing or broken.
+        GateFailed: a vector is not finite, or not of length 1.
+    """
+    matrix = _matrix_of(_read_table(part), part)
+    _check_vectors(Embeddings(list(ids), matrix, ""), part)
+    return matrix
 
 
 def read_rows(part: Path, rows: Sequence[int]) -> NDArray[np.float32]:

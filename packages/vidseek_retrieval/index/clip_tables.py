@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from vidseek_media.cutting.cut import read_clips
 from vidseek_media.tables import CAPTIONS, CLIPS, VIDEOS, read_columns
 from vidseek_media.text.segments import Segment, read_segments, segments_of_span
-from vidseek_retrieval.embedding.embed_texts import ClipText, clip_texts, read_texts, read_variants
+from vidseek_retrieval.embedding.embed_texts import ClipText, StoredTexts, clip_texts, read_variants
 from vidseek_retrieval.embedding.embedding_parts import Embeddings
 
 
@@ -121,7 +120,7 @@ class ClipTables:
         return {}
 
     @cached_property
-    def text_vectors(self) -> Mapping[str, NDArray[np.float32]]:
+    def text_vectors(self) -> StoredTexts:
         """The vectors of all texts by text_id.
 
         Raises:
@@ -129,7 +128,7 @@ class ClipTables:
         """
         if self.whole is not None:
             return self.whole.text_vectors
-        return read_texts(self.embed_dir, encoder_version=self.embeddings.encoder_version)
+        return StoredTexts.open(self.embed_dir, encoder_version=self.embeddings.encoder_version)
 
     @cached_property
     def text_variants(self) -> list[str]:

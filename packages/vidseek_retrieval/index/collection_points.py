@@ -29,6 +29,7 @@ from vidseek_retrieval.index.difference.published_clips import PublishedClips, p
 from vidseek_retrieval.index.payload import payload_fields
 from vidseek_retrieval.index.score_spread import MAX_CLIPS, MAX_QUERIES, evenly, score_spread
 from vidseek_retrieval.index.values import CAPTION_VECTOR, VIDEO_VECTOR, WORDS_VECTOR
+from vidseek_retrieval.search.moments import SCORE_DIGITS
 from vidseek_retrieval.settings import IndexSettings, Vector
 from vidseek_retrieval.vectors.registry import index_vectors
 
@@ -36,6 +37,8 @@ BUILD_FORMAT = 8
 """Counted up when equal content would make another collection, so that it is built again."""
 
 
+_ROWS_AT_ONCE = 2**14
+"""Vectors that are compared with queries at once."""
 _VIDEOS_AT_ONCE = 4096
 """Videos whose fields are kept parsed, while points are made in the order of their ids."""
 
@@ -91,14 +94,35 @@ class Points:
         stated = self.fields.source(video_id)
         return [self.payloads[video_id], decided, *([stated] if stated else [])]
 
+    def nearest(self, queries: NDArray[np.float32], num: int) -> list[list[tuple[str, float]]]:
+        """Return the nearest clips of queries by the vector `video`, exactly: ids and scores, best first.
+
+        Args:
+            queries: float32 of shape (n, dimension), unit rows.
+            num: Clips of each query, at most.
+        """
+        best: list[list[tuple[float, int]]] = [[] for _ in queries]
+        for begin in range(0, len(self), _ROWS_AT_ONCE):
+            rows = self.tables.embeddings.vectors[self.clips.places[begin : begin + _ROWS_AT_ONCE]]
+            rows /= np.linalg.norm(rows, axis=1, keepdims=True)  # as an index does
+            scores = queries @ rows.T
+            firsts = np.argpartition(-scores, min(num, len(rows)) - 1, axis=1)[:, :num]
+            for kept, row, places in zip(best, scores, firsts.tolist(), strict=True):
+                kept += [(round(float(row[place]), SCORE_DIGITS), begin + place) for place in places]
+                kept.sort(key=lambda each: -each[0])
+                del kept[num:]
+        ids = self.clips.clip_ids
+        return [[(ids[place].decode(), score) for score, place in kept] for kept in best]
+
     def score_spread(self) -> dict[str, float]:
         """Return the spread of text queries' scores over the clips, by dense vector
         (`vidseek_retrieval.index.score_spread`).
 
-        Clips are sampled evenly by id; for vectors whose values are made, all but `video`, those of evenly sampled videos.
+        Clips are sampled evenly by id, texts are the first by id; for vectors whose values are made, all but `video`, clips
+        are those of evenly sampled videos.
         """
         rows = self.clips.by_id[evenly(range(len(self)), MAX_CLIPS)]
-        texts = _text_sample(self.tables.text_vectors, MAX_QUERIES)
+        texts = self.tables.text_vectors.first(MAX_QUERIES)
         spreads = {VIDEO_VECTOR: score_spread(self.tables.embeddings.vectors[self.clips.places[rows]], texts)}
         num_videos = max(1, MAX_CLIPS * len(self.clips.videos) // len(self))
         videos = frozenset(evenly(self.clips.videos, num_videos))
@@ -301,12 +325,6 @@ def _refuse_taken(declared: DeclaredFields) -> None:
             f"the field {taken[0]} is declared, and clips have one of that name", code="field-name-taken",
             remedy="Give it and its column another name in `fields` of params.yaml",
         )
-
-
-def _text_sample(texts: Mapping[str, NDArray[np.float32]], most: int) -> NDArray[np.float32]:
-    """Return the vectors of up to `most` texts at equal distances, in order of text id: float32 of shape (n, dimension)."""
-    kept = evenly(sorted(texts), most)
-    return np.stack([texts[each] for each in kept]) if kept else np.empty((0, 0), np.float32)
 
 
 def _read_embeddings(embed_dir: Path) -> Embeddings:

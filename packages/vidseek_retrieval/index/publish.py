@@ -32,7 +32,14 @@ from vidseek_retrieval.index.difference.content import Content, TableContent, Wh
 from vidseek_retrieval.index.difference.record import Difference, Record
 from vidseek_retrieval.index.open_backend import Index, home_of
 from vidseek_retrieval.index.trial_search import trial_problems
-from vidseek_retrieval.index.verification import Check, Verification, are_same, difference_problems, verify_collection
+from vidseek_retrieval.index.verification import (
+    Check,
+    Nearest,
+    Verification,
+    are_same,
+    difference_problems,
+    verify_collection,
+)
 from vidseek_retrieval.settings import COMPACT_SHARE, KEEP_PREVIOUS, MIN_RECALL, IndexSettings
 
 log = logging.getLogger("vidseek.publish")
@@ -218,7 +225,7 @@ def go_live(
         removed = backend.remove_unfinished(needed=named_by(aliases) - {content.name})
         stored = _stored(backend, content, alias, removed)
         if stored is not None:
-            made = _Made(stored, _verified(backend, stored, min_recall=min_recall), 0, 0)
+            made = _Made(stored, _verified(backend, stored, min_recall=min_recall, nearest=content.nearest), 0, 0)
         else:
             made = _grown(backend, content, alias, min_recall=min_recall, compact_share=compact_share) or _built(
                 backend, content, min_recall=min_recall
@@ -326,7 +333,9 @@ def _grown(
     metadata, difference = grown
     try:
         record.grow(metadata, difference)
-        verification = _verified(backend, metadata, min_recall=min_recall, difference=difference)
+        verification = _verified(
+            backend, metadata, min_recall=min_recall, difference=difference, nearest=content.nearest
+        )
     except ArtifactError as error:
         log.warning("%s: all points are built at once", error.message)
         return None
@@ -351,16 +360,20 @@ def _base_of(backend: IndexBackend, content: Content, alias: str) -> Record | No
 def _built(backend: IndexBackend, content: Content, *, min_recall: float) -> _Made:
     metadata, points, videos = content.whole()
     backend.build(metadata, _told(points, metadata), videos)
-    return _Made(metadata, _verified(backend, metadata, min_recall=min_recall), metadata.num_points, 0)
+    verification = _verified(backend, metadata, min_recall=min_recall, nearest=content.nearest)
+    return _Made(metadata, verification, metadata.num_points, 0)
 
 
 def _verified(
-    backend: IndexBackend, metadata: CollectionMetadata, *, min_recall: float, difference: Difference | None = None
+    backend: IndexBackend, metadata: CollectionMetadata, *, min_recall: float, difference: Difference | None = None,
+    nearest: Nearest | None = None,
 ) -> Verification:
     checks: list[Check] = [trial_problems]
     if difference is not None:
         checks.insert(0, partial(difference_problems, difference=difference))
-    return verify_collection(backend, metadata.name, min_recall=min_recall, expected=metadata, checks=checks)
+    return verify_collection(
+        backend, metadata.name, min_recall=min_recall, expected=metadata, checks=checks, nearest=nearest
+    )
 
 
 def _told(points: Iterable[Point], metadata: CollectionMetadata) -> Iterable[Point]:

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from vidseek_media.cutting.cut import rows_of_cut
 from vidseek_media.tables import CLIPS, read_columns
 from vidseek_quality.intervals import share_interval
-from vidseek_retrieval.embedding.embed_texts import read_text_table
+from vidseek_retrieval.embedding.embed_texts import StoredTexts
 from vidseek_retrieval.embedding.embedding_parts import read_parts
-from vidseek_retrieval.index.score_spread import MAX_CLIPS, evenly, score_spread
+from vidseek_retrieval.index.score_spread import MAX_CLIPS, MAX_QUERIES, evenly, score_spread
 from vidseek_retrieval.search.moments import Moment, RankedClip, first_moments, rankings
 
 MIN_IOU = 0.5
@@ -76,7 +76,7 @@ class PublishedWindows:
         places = pc.index_in(pa.array(embeddings.clip_ids, pa.string()), value_set=kept["clip_id"].combine_chunks())
         spans = (column.to_pylist() for column in kept.select(columns).take(places).columns)
         clips = tuple(RankedClip(clip, video, start, end, 0.0) for clip, video, start, end in zip(*spans, strict=True))
-        texts = read_text_table(embed_dir, encoder_version=embeddings.encoder_version).vectors
+        texts = StoredTexts.open(embed_dir, encoder_version=embeddings.encoder_version).first(MAX_QUERIES)
         spread = score_spread(embeddings.vectors[evenly(range(len(clips)), MAX_CLIPS)], texts)
         num_published = len(clips) if drawn is None else rows.num_rows
         return PublishedWindows(clips, embeddings.vectors, spread, num_published, half)

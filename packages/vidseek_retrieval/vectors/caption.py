@@ -30,7 +30,8 @@ class CaptionVector(IndexVector):
         from vidseek_retrieval.embedding.embed_texts import text_id_of
 
         texts, embedded = tables.texts, tables.text_vectors
-        lacking = {text_id_of(each.spoken) for each in texts.values() if each.spoken} - set(embedded)
+        wanted = {text_id_of(each.spoken) for each in texts.values() if each.spoken}
+        lacking = {text_id for text_id in wanted if text_id not in embedded}
         if lacking:
             raise ArtifactError(
                 f"{len(lacking)} texts of the clips have no vector in {tables.embed_dir}", code="texts-without-vectors",

@@ -8,14 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.raising import raises
-from tests.retrieval.archive import VERSION, clip_row, video_row
+from tests.retrieval.archive import VERSION, clip_row, unit_rows, video_row
 from tests.tiny_bundle import COLOURS, write_tiny_bundle
 from vidseek_encoder.encoder import Encoder
-from vidseek_media.errors import ArtifactError
+from vidseek_media.errors import ArtifactError, GateFailed
 from vidseek_media.records import share_half
 from vidseek_media.tables import CAPTIONS, CLIPS, VIDEOS, write_table
 from vidseek_retrieval.embedding import embed_texts as embed_texts_module
-from vidseek_retrieval.embedding.embed_texts import clip_texts, embed_texts, read_texts, text_id_of
+from vidseek_retrieval.embedding.embed_texts import StoredTexts, clip_texts, embed_texts, text_id_of
+from vidseek_retrieval.embedding.embedding_parts import write_part
+from vidseek_retrieval.embedding.part_store import Space, write_summary
 
 
 def caption_row(video_id: str, clip: dict[str, object] | None, text: str) -> dict[str, object]:
@@ -97,7 +99,7 @@ def test_embed_texts__each_once_resumed_and_read_back(tmp_path: Path, encoder: E
     texts = [*COLOURS, "red blue", "", "red"]
     report = embed_texts(texts, encoder, out=tmp_path)
     assert (report.num_texts, report.num_embedded, report.num_parts) == (5, 5, 1)
-    vectors = read_texts(tmp_path, encoder_version=VERSION)
+    vectors = StoredTexts.open(tmp_path, encoder_version=VERSION)
     assert set(vectors) == {text_id_of(text) for text in texts if text}
     for text in texts:
         if text:
@@ -109,16 +111,49 @@ def test_embed_texts__each_once_resumed_and_read_back(tmp_path: Path, encoder: E
     assert embed_texts(texts, encoder, out=tmp_path).num_embedded == 5
     assert {path.name: path.read_bytes() for path in (tmp_path / "texts").iterdir()} == before
     assert embed_texts([*texts, "white red"], encoder, out=tmp_path).num_embedded == 1
-    after = read_texts(tmp_path, encoder_version=VERSION)
+    after = StoredTexts.open(tmp_path, encoder_version=VERSION)
     assert {text_id: after[text_id].tobytes() for text_id in vectors} == {
         text_id: vector.tobytes() for text_id, vector in vectors.items()
     }
     fewer = embed_texts(["red"], encoder, out=tmp_path)
     assert (fewer.num_embedded, fewer.num_parts, len(list((tmp_path / "texts").iterdir()))) == (0, 1, 1)
-    assert embed_texts([], encoder, out=tmp_path).num_texts == 0 and read_texts(tmp_path, encoder_version=VERSION) == {}
+    assert embed_texts([], encoder, out=tmp_path).num_texts == 0
+    assert StoredTexts.open(tmp_path, encoder_version=VERSION) == {}
 
 
-def test_read_texts__another_encoder_version_is_refused(tmp_path: Path, encoder: Encoder) -> None:
+def test_stored_texts__another_encoder_version_is_refused(tmp_path: Path, encoder: Encoder) -> None:
     embed_texts(["red"], encoder, out=tmp_path)
     with raises(ArtifactError, code="other-encoder", naming=(VERSION, "f" * 16)):
-        read_texts(tmp_path, encoder_version="f" * 16)
+        StoredTexts.open(tmp_path, encoder_version="f" * 16)
+
+
+def test_stored_texts__a_part_is_read_once_one_of_its_vectors_is_wanted(tmp_path: Path) -> None:
+    space = Space(VERSION, "fp32", 8)
+    ids = sorted(text_id_of(str(number)) for number in range(40))
+    vectors = dict(zip(ids, unit_rows(40, 8), strict=True))
+    for part, some in (("a", ids[:20]), ("b", ids[20:])):
+        rows = np.stack([vectors[each] for each in some])
+        rows[-1] *= 2 if part == "b" else 1  # of wrong length
+        write_part(
+            tmp_path / "texts" / f"{part}.parquet", clip_ids=some, vectors=rows, encoder_version=VERSION, variant="fp32",
+            digests=some,
+        )
+    write_summary(tmp_path / "texts", space, {"a.parquet": 20, "b.parquet": 20})
+    texts = StoredTexts.open(tmp_path, encoder_version=VERSION)
+    assert len(texts) == 40 and set(texts) == set(ids) and ids[39] in texts and "f" * 32 not in texts
+    np.testing.assert_array_equal(texts[ids[3]], vectors[ids[3]])
+    np.testing.assert_array_equal(texts.first(20), np.stack([vectors[each] for each in ids[:20]]))
+    with raises(GateFailed, code="vectors-not-unit", naming=(ids[39],)):
+        texts[ids[20]]
+    assert texts.get("f" * 32) is None
+
+
+def test_stored_texts__of_vectors_of_different_length_are_refused(tmp_path: Path) -> None:
+    for part, dimension in (("a", 8), ("b", 4)):
+        write_part(
+            tmp_path / "texts" / f"{part}.parquet", clip_ids=[text_id_of(part)], vectors=unit_rows(1, dimension),
+            encoder_version=VERSION, variant="fp32",
+        )
+    texts = StoredTexts.open(tmp_path, encoder_version=VERSION)
+    with raises(ArtifactError, code="versions-mixed", naming=("texts",)):
+        texts.first(2)

@@ -17,6 +17,7 @@ from vidseek_retrieval.index.difference.changes import can_grow, difference_sinc
 from vidseek_retrieval.index.difference.record import Difference, Record
 from vidseek_retrieval.index.difference.video_digests import video_digests
 from vidseek_retrieval.index.values import Point
+from vidseek_retrieval.index.verification import Nearest
 
 
 class Whole(NamedTuple):
@@ -45,6 +46,10 @@ class Content(Protocol):
     @property
     def identity(self) -> str:
         """A hash of content and settings that any collection of this content has; "" if that is not known."""
+
+    @property
+    def nearest(self) -> Nearest | None:
+        """Answers queries exactly; None if only the collection can."""
 
     def whole(self) -> Whole:
         """Return all points with their metadata."""
@@ -87,6 +92,11 @@ class TableContent:
         """The name of the collection if it is built at once."""
         return collection_name(self.points.encoder_version, build_of(self.identity))
 
+    @property
+    def nearest(self) -> Nearest:
+        """Answers queries exactly from the tables."""
+        return self.points.nearest
+
     def whole(self) -> Whole:
         """Return all points with their metadata."""
         return Whole(self._all_at_once, self.points, self.videos)
@@ -127,6 +137,11 @@ class ImportedContent:
     def identity(self) -> str:
         """Not known."""
         return ""
+
+    @property
+    def nearest(self) -> None:
+        """None."""
+        return None
 
     def whole(self) -> Whole:
         """Return all points with their metadata."""

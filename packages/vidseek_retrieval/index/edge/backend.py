@@ -60,6 +60,8 @@ class EdgeBackend:
         self.root = root
         self._fresh: dict[Path, tuple[tuple[int, ...], str]] = {}
         """State and digest of files of collections that were finished and not checked since."""
+        self._finished: dict[str, EdgeCollection] = {}
+        """Collections that were opened as they were finished, for who opens them first."""
 
     def aliases(self) -> dict[str, Alias]:
         """Return all aliases; empty where nothing was published.
@@ -113,7 +115,9 @@ class EdgeBackend:
         Raises:
             ArtifactError: it is not there, or broken.
         """
-        return EdgeCollection.open(self.root / name, self._facts(name))
+        facts = self._facts(name)
+        finished = self._finished.pop(name, None)
+        return finished or EdgeCollection.open(self.root / name, facts)
 
     @contextmanager
     def building(self) -> Iterator[None]:
@@ -138,7 +142,11 @@ class EdgeBackend:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
-            yield
+            try:
+                yield
+            finally:
+                for name in list(self._finished):
+                    self._close_finished(name)
 
     def build(
         self, metadata: CollectionMetadata, points: Iterable[Point], videos: NDArray[np.void] | None = None
@@ -154,7 +162,8 @@ class EdgeBackend:
                 (folder / SHARD_FOLDER).mkdir()
                 _require_space(self.root, metadata)
             with _build_errors(metadata):
-                build_shard(folder, metadata, points)
+                build_shard(folder, metadata, points, num_changed=metadata.num_points)
+                self._open_finished(folder, metadata)
             with _write_errors(self.root):
                 if videos is not None:
                     np.save(folder / VIDEOS_FILE, videos)
@@ -183,7 +192,11 @@ class EdgeBackend:
                 own = [path.relative_to(folder).as_posix() for path in copied]
                 _require_unchanged(base, folder, own, recorded)
             with _build_errors(metadata):
-                build_shard(folder, metadata, difference.written, Growth(base, difference.removed))
+                build_shard(
+                    folder, metadata, difference.written, Growth(base, difference.removed),
+                    num_changed=difference.num_changed,
+                )
+                self._open_finished(folder, metadata)
             with _write_errors(self.root):
                 np.save(folder / VIDEOS_FILE, difference.videos)
                 shared = {name: digest for name, digest in recorded.items() if name not in own}
@@ -199,8 +212,20 @@ class EdgeBackend:
         try:
             yield folder
         except BaseException:
+            self._close_finished(metadata.name)
             shutil.rmtree(folder, ignore_errors=True)
             raise
+
+    def _open_finished(self, folder: Path, metadata: CollectionMetadata) -> None:
+        """Open a new collection before its files are hashed: the first opening tidies journals away, so that readers find
+        files that never change. It stays open for its verification: at 10^5 clips another opening takes as long as growing.
+        """
+        self._finished[metadata.name] = EdgeCollection.open(folder, metadata)
+
+    def _close_finished(self, name: str) -> None:
+        finished = self._finished.pop(name, None)
+        if finished is not None:
+            finished.close()
 
     def _finish(self, folder: Path, metadata: CollectionMetadata, known: Mapping[str, str]) -> None:
         """Write collection.json, with the digests of all files, once these are on the disk.
@@ -271,6 +296,7 @@ class EdgeBackend:
     def drop(self, name: str) -> None:
         """Remove a collection. Who has it open goes on reading: its files live as long as they are mapped."""
         folder = self.root / self._checked(name)
+        self._close_finished(name)
         with _write_errors(self.root):
             # First the file that makes it a collection: killed after this, the rest is unfinished and goes next time.
             (folder / COLLECTION_FILE).unlink(missing_ok=True)

@@ -8,20 +8,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+import qdrant_edge as qdrant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.raising import raises
-from tests.retrieval.archive import VERSION
+from tests.retrieval.archive import VERSION, unit_rows
 from tests.retrieval.growing import DIMENSION, GrowingArchive
 from vidseek_encoder.bundle import file_sha256
 from vidseek_media.errors import ArtifactError
 from vidseek_media.files.json_files import read_json, write_json
 from vidseek_retrieval.dedup.video_matches import Duplicate
+from vidseek_retrieval.index import collection_points
 from vidseek_retrieval.index.aliases import list_collections, rollback, verify
 from vidseek_retrieval.index.backend import Point
+from vidseek_retrieval.index.collection_points import read_points
 from vidseek_retrieval.index.edge import copying
 from vidseek_retrieval.index.edge.backend import COLLECTION_FILE, EdgeBackend
+from vidseek_retrieval.index.edge.collection import EdgeCollection
 from vidseek_retrieval.index.publish import PublishReport, compact, publish
 from vidseek_retrieval.index.verification import are_same
 from vidseek_retrieval.search.searcher import Searcher
@@ -71,6 +75,56 @@ def test_publish__writes_what_changed_and_nothing_else(tmp_path: Path) -> None:
     assert (again.built, again.moved, again.num_written) == (False, False, 0)
     require_same_content(archive, again)
     assert verify(archive.index).passed
+
+
+def test_publish__opens_the_new_shard_twice_and_compares_no_query_with_all_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = GrowingArchive(tmp_path, num_videos=20)
+    archive.publish()
+    opened: list[str] = []
+    load, search = qdrant.EdgeShard.load, EdgeCollection.search
+
+    class Counted:
+        create = qdrant.EdgeShard.create
+
+        @staticmethod
+        def load(path: str, *arguments: Any) -> Any:
+            opened.append(path)
+            return load(path, *arguments)
+
+    def approximate(self: EdgeCollection, *arguments: Any, **options: Any) -> Any:
+        assert not options.get("exact") or options["conditions"]  # among the clips of one video
+        return search(self, *arguments, **options)
+
+    monkeypatch.setattr(qdrant, "EdgeShard", Counted)
+    monkeypatch.setattr(EdgeCollection, "search", approximate)
+    archive.add(1)
+    report = archive.publish()
+    new = str(archive.index / report.collection / "shard")
+    assert opened == [new, new]  # to grow; then to tidy up, for the digests and the verification
+    assert report.verification.num_sampled > 32 and report.verification.recall_at_10 == 1.0
+
+
+def test_nearest__is_what_the_collection_finds_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = GrowingArchive(tmp_path, num_videos=20)
+    report = archive.publish()
+    tables = archive.write()
+    points = read_points(
+        tables["embed_dir"], tables["cut_dir"], tables["ingest_dir"], tables.get("caption_dir"), cut="windows",
+        settings=tables.get("settings") or IndexSettings(), duplicates=(),
+    )
+    queries = unit_rows(7, DIMENSION, seed=5)
+    collection = EdgeBackend(archive.index).open(report.collection)
+    wanted = [
+        [(clip.clip_id, pytest.approx(clip.score, abs=2e-6)) for clip in collection.search(query, limit=11, exact=True)]
+        for query in queries
+    ]
+    collection.close()
+    assert points.nearest(queries, 11) == wanted
+    monkeypatch.setattr(collection_points, "_ROWS_AT_ONCE", 7)  # fewer than are wanted, and no divisor of all
+    assert points.nearest(queries, 11) == wanted
+    assert [len(each) for each in points.nearest(queries, 10**4)] == [len(points)] * 7
 
 
 KINDS = ("add", "remove", "vector", "title", "caption", "duplicate")

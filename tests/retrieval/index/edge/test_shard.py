@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import qdrant_edge as qdrant
 
 from tests.raising import raises
 from tests.retrieval.archive import random_archive, unit_rows
@@ -14,6 +15,7 @@ from vidseek_retrieval.index.edge import backend as edge_backend
 from vidseek_retrieval.index.edge import shard as edge_shard
 from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.index.edge.file_digests import digest_of
+from vidseek_retrieval.index.payload import payload_indexes
 from vidseek_retrieval.index.publish import publish
 
 
@@ -26,6 +28,15 @@ def test_build__a_child_builds_what_we_would(tmp_path: Path, monkeypatch: pytest
     query = unit_rows(1, 16, seed=8)[0]
     answers = [EdgeBackend(tmp_path / name).open(own.collection).search(query, limit=50) for name in ("own", "child")]
     assert answers[0] == answers[1]
+
+
+def test_build__indexes_of_fields_are_mapped(tmp_path: Path) -> None:
+    report = publish(**random_archive(tmp_path), index=tmp_path / "index")
+    shard = qdrant.EdgeShard.load(str(tmp_path / "index" / report.collection / "shard"))
+    known = shard.info().payload_schema
+    shard.close()
+    assert known.keys() == payload_indexes().keys()
+    assert all(field.params.on_disk for field in known.values())
 
 
 @pytest.mark.parametrize("ended_by", [signal.SIGBUS, signal.SIGKILL])
