@@ -77,7 +77,7 @@ def clip_rules(clips: pd.DataFrame, videos: pd.DataFrame) -> Rules:
     video = _places(clips["video_id"], videos["video_id"])
     end_of_video = np.append(videos["duration_ms"].to_numpy(), np.iinfo(np.int64).max)[video]  # -1: no such video
     start, end = clips["start_ms"].to_numpy(), clips["end_ms"].to_numpy()
-    own_ids = clip_ids_of(clips["video_id"], start.tolist(), end.tolist())
+    own_ids = clip_ids_of(clips["video_id"].tolist(), start.tolist(), end.tolist())
     return {
         "a clip is listed once": _is_single(clips["clip_id"]),
         "every clip's video is in the videos table": video >= 0,

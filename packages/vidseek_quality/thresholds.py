@@ -24,8 +24,8 @@ class ArchiveThresholds(Section):
     """Of captions that are clearly in another language. A few words in a row may be told wrongly."""
     max_one_length_share: Share = 0.5
     """Of captions with the same number of characters: more is a sign that something cuts them off."""
-    num_sampled: Positive = 10_000
-    """Captions whose language is told, drawn with a fixed seed."""
+    num_sampled: Positive = 2000
+    """Captions whose language is told, drawn with a fixed seed. With 2,000 a share of 0.1 is told to within 0.013."""
     min_sampled: Positive = 32
     """With fewer rows, shares, languages and lengths are not judged: they say nothing of the archive."""
 

@@ -149,7 +149,7 @@ def read_manifest(
         raise ConfigError(f"{path} {what}, wanted a manifest", code="source-unreadable", remedy=SOURCE_REMEDY)
     rows: list[SidecarCaption] = []
     rejections: list[Rejection] = []
-    seen: dict[tuple[object, ...], str] = {}
+    seen: dict[tuple[object, ...], SidecarCaption] = {}
     first: dict[str, str] = {}
     spelled: dict[str, str] = {}
     for line, cells in READERS[path.suffix.lower()](path, _columns_of, COLUMNS):

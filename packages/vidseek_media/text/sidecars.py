@@ -181,7 +181,7 @@ def read_captions(path: Path) -> Sidecar:
 def _read_files(files: Iterable[tuple[Path, Callable[[Path], Iterator[Row]]]]) -> Sidecar:
     captions: list[SidecarCaption] = []
     rejections: list[Rejection] = []
-    seen: dict[tuple[object, ...], str] = {}
+    seen: dict[tuple[object, ...], SidecarCaption] = {}
     for path, read in files:
         for line, row in read(path):
             try:
@@ -206,7 +206,7 @@ def without_caption(caption: SidecarCaption) -> InputRejected:
     return InputRejected(f"has no caption for {caption.file}", code="row-without-caption")
 
 
-def refuse_repeated(caption: SidecarCaption, seen: dict[tuple[object, ...], str]) -> None:
+def refuse_repeated(caption: SidecarCaption, seen: dict[tuple[object, ...], SidecarCaption]) -> None:
     """Record a caption, and refuse it if an earlier row is equal.
 
     Args:
@@ -216,10 +216,9 @@ def refuse_repeated(caption: SidecarCaption, seen: dict[tuple[object, ...], str]
     Raises:
         InputRejected: an earlier row is equal.
     """
-    said, place = (caption.file, caption.start_ms, caption.end_ms, caption.text), caption.place
-    same = seen.setdefault(said, place)
-    if same != place:
-        raise InputRejected(f"says the same as {same}", code="row-repeated")
+    same = seen.setdefault((caption.file, caption.start_ms, caption.end_ms, caption.text), caption)
+    if same is not caption:
+        raise InputRejected(f"says the same as {same.place}", code="row-repeated")
 
 
 def reject_row(place: str, reason: str, *, code: str, kind: str = "caption") -> Rejection:
@@ -380,7 +379,10 @@ def caption_of(
     """
     if isinstance(cells, InputRejected):
         raise cells
-    row = {name: text_of(cell, name) if cell != "" else "" for name, cell in cells.items() if name in _KNOWN}
+    row = {
+        name: cell if cell.isprintable() and " " not in cell else text_of(cell, name)  # most cells are a name or a number
+        for name, cell in cells.items() if name in _KNOWN
+    }
     if not row.get("file"):
         raise InputRejected("names no file", code="row-names-no-file")
     start_ms, end_ms = _span_of(row.get("start", ""), row.get("end", ""))

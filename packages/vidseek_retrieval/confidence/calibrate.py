@@ -153,7 +153,7 @@ def calibrate(
     """
     table = read_table(pairs, PAIRS)
     spans = read_table(cut_dir / "clips.parquet", CLIPS, columns=["clip_id", "start_ms", "end_ms"]).set_index("clip_id")
-    learned = [str(caption) for caption in table[table["split"] == "train"].sort_values("clip_id")["caption"]]
+    learned = [str(caption) for caption in table[table["split"] == "train"].sort_values("clip_id")["caption"].tolist()]
     asker = _Asker(windows, vectors, Familiarity.learned(learned, vectors.embed), margin, _groups_of(pairs, windows))
     unlike = _unlike(general_pairs) if general_pairs is not None else {}
     questions = {
@@ -199,7 +199,8 @@ def asked_videos(pairs: Path, *, max_queries: int) -> frozenset[str]:
     """
     table = read_table(pairs, PAIRS, columns=["clip_id", "video_id", "split"])
     return frozenset(
-        str(video_id) for split in ("validation", "test") for video_id in _asked(table, split, max_queries)["video_id"]
+        str(video_id) for split in ("validation", "test")
+        for video_id in _asked(table, split, max_queries)["video_id"].tolist()
     )
 
 

@@ -145,7 +145,7 @@ def make_pairs(
         known = stated | {v: Side(splits[v], groups[v]) for v in groups}
         sides = sides_of(judged["video_id"], known, [*decided, *alike], partial(split_of_group, settings))
         pairs, judgements = with_judgements(pairs, feedback, judged, sides.get)
-        groups |= {v: sides[v].group for v in set(pairs["video_id"]) - captioned}
+        groups |= {v: sides[v].group for v in set(pairs["video_id"].tolist()) - captioned}
     write_table(out / WAITING, waiting, CAPTIONS)
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in rejections], REJECTED)
     write_table(out / "groups.parquet", [{"video_id": v, "group": g} for v, g in sorted(groups.items())], GROUPS)
@@ -154,7 +154,7 @@ def make_pairs(
         pairs, frames, max_bits=settings.near_duplicate_bits or 0, min_share=settings.near_duplicate_share, memory=memory,
     )
     write_table(out / "both_sides.parquet", both, BOTH_SIDES)
-    counts = Counter(pairs["split"])
+    counts = Counter(pairs["split"].tolist())
     sizes = Counter(groups.values())
     return PairsReport(
         num_in=len(captions) + len(later), num_out=len(pairs), num_waiting=len(waiting),
