@@ -226,6 +226,7 @@ bench-second-look: setup ## What a second look gains and costs, into bench/secon
 
 bench-growth: setup ## What a run costs when archives of 10^3 and 10^4 clips grow, into bench/growth.json (half an hour)
 	$(BIN)/python -m bench.growing.growth $(GROWTH)
+	$(BIN)/python -m bench.growing.whole_run
 	$(BIN)/python -m bench.growing.publishing --clips 100000 --searches
 	$(BIN)/python -m bench.growing.table --write
 
