@@ -379,10 +379,7 @@ def caption_of(
     """
     if isinstance(cells, InputRejected):
         raise cells
-    row = {
-        name: cell if cell.isprintable() and " " not in cell else text_of(cell, name)  # most cells are a name or a number
-        for name, cell in cells.items() if name in _KNOWN
-    }
+    row = {name: text_of(cell, name) if cell != "" else "" for name, cell in cells.items() if name in _KNOWN}
     if not row.get("file"):
         raise InputRejected("names no file", code="row-names-no-file")
     start_ms, end_ms = _span_of(row.get("start", ""), row.get("end", ""))

@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -198,13 +197,8 @@ class StoredTexts(Mapping[str, NDArray[np.float32]]):
             ArtifactError: a part is broken.
             GateFailed: a vector is not of length 1.
         """
-        ids = heapq.nsmallest(most, chain.from_iterable(self._parts.values()))
-        wanted = frozenset(ids)
-        found = {
-            text_id: self._vectors(path)[row] for path, of_part in self._parts.items() if not wanted.isdisjoint(of_part)
-            for row, text_id in enumerate(of_part) if text_id in wanted
-        }
-        return np.stack([found[text_id] for text_id in ids]) if ids else np.empty((0, 0), np.float32)
+        ids = heapq.nsmallest(most, self)
+        return np.stack([self[text_id] for text_id in ids]) if ids else np.empty((0, 0), np.float32)
 
     @cached_property
     def _places(self) -> dict[str, tuple[Path, int]]:

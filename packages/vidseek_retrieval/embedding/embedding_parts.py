@@ -188,12 +188,17 @@ def read_digests(part: Path) -> pa.Table:
     Raises:
         ArtifactError: the part is missing or broken, or of an earlier version, which names no digests.
     """
+    return _read_texts(part, _TEXTS, _COLUMNS)
+
+
+def _read_texts(part: Path, columns: Sequence[str], *accepted: Sequence[str]) -> pa.Table:
+    """Read columns of texts of a part that has all columns of one of `accepted`."""
     try:
-        if (names := pq.read_schema(part).names) != _COLUMNS:
+        if (names := pq.read_schema(part).names) not in accepted:
             raise ArtifactError(
                 f"{part} is no part: it has {shown(names)}, wanted {_COLUMNS}", code="wrong-schema", remedy=_REMEDY,
             )
-        return read_bounded(part, _TEXTS)
+        return read_bounded(part, columns)
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise ArtifactError(f"{part} cannot be read as Parquet: {error}", code="not-parquet", remedy=_REMEDY) from error
 
@@ -204,14 +209,7 @@ def read_ids(part: Path) -> tuple[list[str], list[str]]:
     Raises:
         ArtifactError: the part is missing or broken.
     """
-    try:
-        if (names := pq.read_schema(part).names) not in (_COLUMNS, _COLUMNS[:-1]):
-            raise ArtifactError(
-                f"{part} is no part: it has {shown(names)}, wanted {_COLUMNS}", code="wrong-schema", remedy=_REMEDY,
-            )
-        rows = read_bounded(part, ["clip_id", "encoder_version"])
-    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
-        raise ArtifactError(f"{part} cannot be read as Parquet: {error}", code="not-parquet", remedy=_REMEDY) from error
+    rows = _read_texts(part, ["clip_id", "encoder_version"], _COLUMNS, _COLUMNS[:-1])
     ids: list[str] = rows["clip_id"].to_pylist()
     versions: list[str] = rows["encoder_version"].unique().to_pylist()
     return ids, versions

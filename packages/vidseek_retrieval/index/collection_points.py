@@ -29,7 +29,6 @@ from vidseek_retrieval.index.difference.published_clips import PublishedClips, p
 from vidseek_retrieval.index.payload import payload_fields
 from vidseek_retrieval.index.score_spread import MAX_CLIPS, MAX_QUERIES, evenly, score_spread
 from vidseek_retrieval.index.values import CAPTION_VECTOR, VIDEO_VECTOR, WORDS_VECTOR
-from vidseek_retrieval.search.moments import SCORE_DIGITS
 from vidseek_retrieval.settings import IndexSettings, Vector
 from vidseek_retrieval.vectors.registry import index_vectors
 
@@ -108,7 +107,7 @@ class Points:
             scores = queries @ rows.T
             firsts = np.argpartition(-scores, min(num, len(rows)) - 1, axis=1)[:, :num]
             for kept, row, places in zip(best, scores, firsts.tolist(), strict=True):
-                kept += [(round(float(row[place]), SCORE_DIGITS), begin + place) for place in places]
+                kept += [(float(row[place]), begin + place) for place in places]
                 kept.sort(key=lambda each: -each[0])
                 del kept[num:]
         ids = self.clips.clip_ids

@@ -22,8 +22,7 @@ from vidseek_retrieval.vectors.registry import index_vector, vector_names
 
 NEIGHBOURS = 10
 SAMPLE = 64
-_TIE = 2e-6
-"""Scores that differ by less are equal: the last digit may be rounded the other way where it was computed elsewhere."""
+_TIE = 1e-6
 _ROUNDING = 1e-4
 """Tolerance of one value of a unit vector. Backends normalise vectors again when they store them."""
 _SCAN_BATCH = 1000

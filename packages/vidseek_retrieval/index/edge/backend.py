@@ -218,7 +218,7 @@ class EdgeBackend:
 
     def _open_finished(self, folder: Path, metadata: CollectionMetadata) -> None:
         """Open a new collection before its files are hashed: the first opening tidies journals away, so that readers find
-        files that never change. It stays open for its verification: at 10^5 clips another opening takes as long as growing.
+        files that never change. It stays open for its verification.
         """
         self._finished[metadata.name] = EdgeCollection.open(folder, metadata)
 
