@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from vidseek_media.errors import ArtifactError
 from vidseek_media.files.folders import sole_writer
 from vidseek_media.records import share_half_of_each
 from vidseek_media.tables import CAPTIONS, VIDEOS, read_columns
-from vidseek_retrieval.embedding.embedding_parts import parts_of, read_ids, read_vectors
+from vidseek_retrieval.embedding.embedding_parts import parts_of, read_ids, read_vectors, require_each_once
 from vidseek_retrieval.embedding.part_store import PIECE_ROWS, PartStore, Space
 from vidseek_retrieval.lexical.word_parts import LINE_END
 
@@ -151,7 +152,7 @@ class StoredTexts(Mapping[str, NDArray[np.float32]]):
             encoder_version: 16 hex digits that the parts must have.
 
         Raises:
-            ArtifactError: a part is broken, or of another encoder_version.
+            ArtifactError: a part is broken, or of another encoder_version, or a text is there twice.
         """
         folder = embed_dir / TEXTS_FOLDER
         parts = {}
@@ -163,6 +164,7 @@ class StoredTexts(Mapping[str, NDArray[np.float32]]):
                     remedy="Run `dvc repro embed` to make it again",
                 )
             parts[path] = ids
+        require_each_once(folder, list(chain.from_iterable(parts.values())))
         return cls(parts)
 
     def __getitem__(self, text_id: str) -> NDArray[np.float32]:

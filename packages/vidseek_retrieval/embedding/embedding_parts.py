@@ -172,14 +172,27 @@ def read_parts(folder: Path, *, among: Collection[str] | None = None) -> Embeddi
         raise ArtifactError(f"{folder} mixes vectors of {sorted(dimensions)} values", code="versions-mixed", remedy=_REMEDY)
     order = pc.sort_indices(texts["clip_id"])  # the same, however the rows lie in parts
     clip_ids, digests = (texts[name].take(order).to_pylist() for name in ("clip_id", "digest"))
-    if len(set(clip_ids)) != len(clip_ids):
-        twice = sorted(clip_id for clip_id, num in Counter(clip_ids).items() if num > 1)[:5]
-        raise ArtifactError(f"{folder} holds clips twice: {', '.join(twice)}", code="clips-repeated", remedy=_REMEDY)
+    require_each_once(folder, clip_ids)
     embeddings = Embeddings(
         clip_ids, _in_order(matrices, np.asarray(order, np.int64)), versions[0] if versions else "", digests,
     )
     _check_vectors(embeddings, folder)
     return embeddings
+
+
+def require_each_once(folder: Path, ids: Sequence[str]) -> None:
+    """Check that no id is there twice.
+
+    Args:
+        folder: Folder of the parts, for the message.
+        ids: Of the rows of all its parts.
+
+    Raises:
+        ArtifactError: one is. The message names the first.
+    """
+    if len(set(ids)) != len(ids):
+        twice = sorted(clip_id for clip_id, num in Counter(ids).items() if num > 1)[:5]
+        raise ArtifactError(f"{folder} holds clips twice: {', '.join(twice)}", code="clips-repeated", remedy=_REMEDY)
 
 
 def read_digests(part: Path) -> pa.Table:

@@ -148,6 +148,16 @@ def test_stored_texts__a_part_is_read_once_one_of_its_vectors_is_wanted(tmp_path
     assert texts.get("f" * 32) is None
 
 
+def test_stored_texts__a_text_in_two_parts_is_refused(tmp_path: Path) -> None:
+    for part in "ab":
+        write_part(
+            tmp_path / "texts" / f"{part}.parquet", clip_ids=[text_id_of("red")], vectors=unit_rows(1, 8),
+            encoder_version=VERSION, variant="fp32",
+        )
+    with raises(ArtifactError, code="clips-repeated", naming=(text_id_of("red"),)):
+        StoredTexts.open(tmp_path, encoder_version=VERSION)
+
+
 def test_stored_texts__of_vectors_of_different_length_are_refused(tmp_path: Path) -> None:
     for part, dimension in (("a", 8), ("b", 4)):
         write_part(
