@@ -10,7 +10,6 @@ stages that make and judge an encoder, which one video without captions does not
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
@@ -23,8 +22,9 @@ import yaml
 from rich.console import Console
 
 from bench.growing.archive import MAKERS, GrowingArchive, measured
-from bench.growing.counting import CLIPS, FILES, WRITTEN
-from bench.growing.growth import described, read_figures, write_figures
+from bench.growing.counting import CLIPS, DELETED, WRITTEN
+from bench.growing.growth import described, expected, read_figures, write_figures
+from vidseek.new_archive.archive_folder import run_command, run_environment
 
 OUT = Path(__file__).parents[1] / "one_video.json"
 LEFT_OUT = (*MAKERS, "evaluate")
@@ -85,8 +85,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=Path(".vidseek/growth"), help="Where the archives are kept.")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    command = [sys.executable, "-m", "dvc", "repro", "--quiet"]
+    command = ["env", f"PATH={run_environment()['PATH']}", *run_command(), "--quiet"]
     archives: dict[int, GrowingArchive] = {}
     for num_clips in arguments.clips:
         made, root = (arguments.root.absolute() / label / str(num_clips) / "archive" for label in ("after", "whole"))
@@ -99,9 +98,10 @@ def main() -> None:
     for _ in range(arguments.times):
         for num_clips, archive in archives.items():
             archive.add(1)
-            row = measured(command, archive.root)
-            if (row[FILES], row[CLIPS], row[WRITTEN]) == (0, 0, 0):
-                sys.exit(f"{num_clips:,} clips: nothing was done")
+            row, wanted = measured(command, archive.root), expected("1 added")
+            done = {name: int(row[name]) for name in (CLIPS, WRITTEN, DELETED)}
+            if any(count != wanted[name] for name, count in done.items()) or archive.is_rebuilt():
+                sys.exit(f"{num_clips:,} clips: {done} or a whole index, wanted {wanted}")
             rows[str(num_clips)].append({name: row[name] for name in ("cpu_seconds", "seconds")})
             Console().print(f"{num_clips:,} clips, one more: {row['cpu_seconds']} CPU s, {row['seconds']} s by the clock")
     content = read_figures(arguments.out)

@@ -220,10 +220,10 @@ def read_videos(folder: Path) -> list[Video]:
     """
     path = folder / "videos.parquet"
     rows = read_columns(path, VIDEOS)
-    columns = [map(tuple, column.to_pylist()) if name == "uris" else column.to_pylist()
-               for name, column in zip(VIDEOS.names, rows.columns, strict=True)]
+    columns = {name: column.to_pylist() for name, column in zip(VIDEOS.names, rows.columns, strict=True)}
     try:
-        return [Video(**dict(zip(VIDEOS.names, row, strict=True))) for row in zip(*columns, strict=True)]
+        columns["uris"] = list(map(tuple, columns["uris"]))
+        return [Video(*row) for row in zip(*(columns[each.name] for each in dataclasses.fields(Video)), strict=True)]
     except (TypeError, ValueError, OverflowError) as error:
         raise ArtifactError(
             f"{path} holds a row that is no video: {error}", code="broken-rows", remedy="Run `dvc repro`",

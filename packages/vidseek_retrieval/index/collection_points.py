@@ -29,6 +29,7 @@ from vidseek_retrieval.index.difference.published_clips import PublishedClips, p
 from vidseek_retrieval.index.payload import payload_fields
 from vidseek_retrieval.index.score_spread import MAX_CLIPS, MAX_QUERIES, evenly, score_spread
 from vidseek_retrieval.index.values import CAPTION_VECTOR, VIDEO_VECTOR, WORDS_VECTOR
+from vidseek_retrieval.index.verification import exact_nearest
 from vidseek_retrieval.settings import IndexSettings, Vector
 from vidseek_retrieval.vectors.registry import index_vectors
 
@@ -100,18 +101,8 @@ class Points:
             queries: float32 of shape (n, dimension), unit rows.
             num: Clips of each query, at most.
         """
-        best: list[list[tuple[float, int]]] = [[] for _ in queries]
-        for begin in range(0, len(self), _ROWS_AT_ONCE):
-            rows = self.tables.embeddings.vectors[self.clips.places[begin : begin + _ROWS_AT_ONCE]]
-            rows /= np.linalg.norm(rows, axis=1, keepdims=True)  # as an index does
-            scores = queries @ rows.T
-            firsts = np.argpartition(-scores, min(num, len(rows)) - 1, axis=1)[:, :num]
-            for kept, row, places in zip(best, scores, firsts.tolist(), strict=True):
-                kept += [(float(row[place]), begin + place) for place in places]
-                kept.sort(key=lambda each: -each[0])
-                del kept[num:]
-        ids = self.clips.clip_ids
-        return [[(ids[place].decode(), score) for score, place in kept] for kept in best]
+        found = exact_nearest(queries, self._vector_batches(), num)
+        return [[(clip_id.decode(), score) for clip_id, score in of_query] for of_query in found]
 
     def score_spread(self) -> dict[str, float]:
         """Return the spread of text queries' scores over the clips, by dense vector
@@ -134,6 +125,13 @@ class Points:
                 if found:
                     spreads[each.name] = score_spread(np.stack(found), texts)
         return spreads
+
+    def _vector_batches(self) -> Iterator[tuple[list[bytes], NDArray[np.float32]]]:
+        for begin in range(0, len(self), _ROWS_AT_ONCE):
+            batch = slice(begin, begin + _ROWS_AT_ONCE)
+            rows = self.tables.embeddings.vectors[self.clips.places[batch]]
+            rows /= np.linalg.norm(rows, axis=1, keepdims=True)  # as an index does
+            yield self.clips.clip_ids[batch].tolist(), rows
 
     def _rows_of(self, video_ids: Collection[str]) -> NDArray[np.int64]:
         rows = [np.arange(begin, end) for video_id, begin, end in self.clips.by_video() if video_id in video_ids]

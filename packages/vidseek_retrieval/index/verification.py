@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,6 @@ from vidseek_retrieval.index.collection_metadata import CollectionMetadata
 from vidseek_retrieval.index.difference.record import Difference
 from vidseek_retrieval.index.score_spread import evenly
 from vidseek_retrieval.index.values import VIDEO_VECTOR, Point, SparseVector, Value
-from vidseek_retrieval.search.moments import SCORE_DIGITS
 from vidseek_retrieval.settings import Vector
 from vidseek_retrieval.vectors.registry import index_vector, vector_names
 
@@ -26,6 +25,8 @@ _TIE = 1e-6
 _ROUNDING = 1e-4
 """Tolerance of one value of a unit vector. Backends normalise vectors again when they store them."""
 _SCAN_BATCH = 1000
+
+Name = TypeVar("Name")
 
 Check: TypeAlias = Callable[[Collection], Sequence[str]]
 """Looks at an open collection, and returns what is wrong with it."""
@@ -99,6 +100,29 @@ def verify_collection(
     finally:
         collection.close()
     return Verification(name, count, len(sample), recall, text_recall, tuple(problems))
+
+
+def exact_nearest(
+    queries: NDArray[np.float32], batches: Iterable[tuple[Sequence[Name], NDArray[np.float32]]], num: int
+) -> list[list[tuple[Name, float]]]:
+    """Return the nearest vectors of each query: their names and cosines, best first.
+
+    Args:
+        queries: float32 of shape (n, dimension), unit rows.
+        batches: Names of vectors, and the vectors, float32 of shape (m, dimension), unit rows.
+        num: Vectors of each query, at most; above 0.
+    """
+    best: list[list[tuple[Name, float]]] = [[] for _ in queries]
+    for names, rows in batches:
+        if not len(names):
+            continue
+        scores = queries @ rows.T
+        firsts = np.argpartition(-scores, min(num, len(names)) - 1, axis=1)[:, :num]
+        for kept, row, places in zip(best, scores, firsts.tolist(), strict=True):
+            kept += [(names[place], float(row[place])) for place in places]
+            kept.sort(key=lambda each: -each[1])
+            del kept[num:]
+    return best
 
 
 def difference_problems(collection: Collection, difference: Difference) -> list[str]:
@@ -186,7 +210,7 @@ def _recall(
     elif collection.allows_exact:
         rankings = map(_exactly(collection, using), wanted)
     else:
-        rankings = _by_a_scan(collection, wanted, using)
+        rankings = exact_nearest(np.stack(wanted), _scanned(collection, using), NEIGHBOURS + 1) if wanted else ()
     shares = []
     for (own, query), ranking in zip(queries, rankings, strict=True):
         exact = [score for clip_id, score in ranking if clip_id != own][:NEIGHBOURS]
@@ -203,27 +227,10 @@ def _exactly(collection: Collection, using: str) -> Callable[[NDArray[np.float32
     ]
 
 
-def _by_a_scan(
-    collection: Collection, queries: Sequence[NDArray[np.float32]], using: str
-) -> list[list[tuple[str, float]]]:
-    """For each query its nearest clips and their scores, best first, where the home allows no exact search.
-
-    All points are read once, a batch in memory at a time.
-    """
-    if not queries:
-        return []
-    stacked = np.stack(queries)
-    best: list[list[tuple[str, float]]] = [[] for _ in queries]
+def _scanned(collection: Collection, using: str) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
+    """Yield the clips that have a vector, and the vectors, by reading all points once."""
     remaining = collection.scroll()
     while scanned := list(islice(remaining, _SCAN_BATCH)):
         batch = [point for point in scanned if using in point.vectors]
-        if not batch:
-            continue
-        rows = np.stack([np.asarray(point.vectors[using]) for point in batch])
-        scores = (stacked @ rows.T).round(SCORE_DIGITS)
-        for ranking, row in zip(best, scores, strict=True):
-            places = np.argsort(-row, kind="stable")[: NEIGHBOURS + 1]
-            ranking += [(batch[place].clip_id, float(row[place])) for place in places]
-            ranking.sort(key=lambda each: -each[1])
-            del ranking[NEIGHBOURS + 1 :]
-    return best
+        if batch:
+            yield [point.clip_id for point in batch], np.stack([np.asarray(point.vectors[using]) for point in batch])

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-import pandas as pd
+import pyarrow as pa
 
 from vidseek_media.cutting.cut import caption_span, clip_of, read_clip_columns
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.records import Clip, Rejection, Span, Video
 from vidseek_media.sources.ingest import read_videos
-from vidseek_media.tables import CAPTIONS, REJECTED, SIDECAR, TRANSCRIPTS, read_table, write_table
+from vidseek_media.tables import CAPTIONS, REJECTED, SIDECAR, TRANSCRIPTS, read_columns, read_table, write_table
 from vidseek_media.text.transcripts import Cue, said_in
 from vidseek_training.settings import CaptionSettings
 
@@ -122,13 +122,16 @@ def clips_for_llm(
 
 _Row: TypeAlias = dict[str, object]
 """Of the schema CAPTIONS."""
+_OF_FILES = ["video_id", "clip_index", "start_ms", "end_ms", "text", "split", "gallery", "contrast", "axis", "writer"]
+"""Columns of SIDECAR, in the order in which `_from_files` takes them."""
 
 
 @dataclass(frozen=True)
 class _Archive:
     videos: dict[str, Video]
     clips: _Clips
-    sidecar: pd.DataFrame
+    sidecar: pa.Table
+    """Of SIDECAR."""
     transcripts: dict[str, list[Cue]]
 
     def clip_at(self, wanted: Span, video: Video) -> str | None:
@@ -142,7 +145,7 @@ class _Archive:
         for row in read_table(ingest_dir / "transcripts.parquet", TRANSCRIPTS).itertuples(index=False):
             cues[row.video_id].append(Cue(int(row.start_ms), int(row.end_ms), tuple(row.lines)))
         videos = {video.video_id: video for video in read_videos(ingest_dir)}
-        return cls(videos, _Clips(cut_dir), read_table(ingest_dir / "sidecar.parquet", SIDECAR), cues)
+        return cls(videos, _Clips(cut_dir), read_columns(ingest_dir / "sidecar.parquet", SIDECAR), cues)
 
 
 class _Clips:
@@ -213,31 +216,27 @@ def _from_llm(archive: _Archive, written: Iterable[Written]) -> list[_Row]:
 def _from_files(archive: _Archive) -> tuple[list[_Row], list[Rejection]]:
     rows: list[_Row] = []
     rejections: list[Rejection] = []
-    sidecar = archive.sidecar
-    timed, numbered = sidecar["start_ms"].notna().tolist(), sidecar["clip_index"].notna().tolist()
-    rows_of = sidecar.astype(object).itertuples(index=False)  # texts of Arrow are made one by one
-    for row, is_timed, is_numbered in zip(rows_of, timed, numbered, strict=True):
-        video = archive.videos.get(row.video_id)
+    columns = (column.to_pylist() for column in archive.sidecar.select(_OF_FILES).columns)
+    for video_id, index, start_ms, end_ms, text, split, gallery, contrast, axis, writer in zip(*columns, strict=True):
+        video = archive.videos.get(video_id)
         if video is None:
             raise ArtifactError(
-                f"a caption is of {row.video_id}, which is no ingested video", code="tables-disagree",
-                remedy="Run `dvc repro`",
+                f"a caption is of {video_id}, which is no ingested video", code="tables-disagree", remedy="Run `dvc repro`",
             )
-        wanted = (int(row.start_ms), int(row.end_ms)) if is_timed else None
-        if is_numbered:
-            clip_id = archive.clips.numbered(video.video_id, int(row.clip_index))
+        wanted = None if start_ms is None else (start_ms, end_ms)
+        if index is not None:
+            clip_id = archive.clips.numbered(video_id, index)
             if clip_id is None:
-                num = len(archive.clips.ids_of(video.video_id))
-                rejections.append(_no_index(video, int(row.clip_index), num, row.text))
+                rejections.append(_no_index(video, index, len(archive.clips.ids_of(video_id)), text))
                 continue
         else:
             clip_id = archive.clip_at(wanted, video) if wanted is not None else _clip_of_whole(video, archive.clips)
         if wanted is not None and clip_id is None:
-            rejections.append(_no_clip(video, wanted, row.text))
+            rejections.append(_no_clip(video, wanted, text))
             continue
-        annotations = {"split": row.split, "gallery": row.gallery, "contrast": row.contrast, "axis": row.axis}
-        writer = row.writer if isinstance(row.writer, str) and row.writer else "file"
-        rows.append(_caption(video, clip_id, row.text, writer, **annotations))
+        rows.append(_caption(
+            video, clip_id, text, writer or "file", split=split, gallery=gallery, contrast=contrast, axis=axis,
+        ))
     return rows, rejections
 
 
@@ -258,7 +257,10 @@ def _from_titles(archive: _Archive) -> list[_Row]:
     ]
 
 
-def _caption(video: Video, clip_id: str | None, text: str, writer: str, **annotations: str) -> _Row:
+def _caption(
+    video: Video, clip_id: str | None, text: str, writer: str, *, split: str = "", gallery: str = "", contrast: str = "",
+    axis: str = "",
+) -> _Row:
     return {
         "video_id": video.video_id,
         "clip_id": clip_id,
@@ -266,11 +268,10 @@ def _caption(video: Video, clip_id: str | None, text: str, writer: str, **annota
         "writer": writer,
         "cost_usd": 0.0,
         "model": "",
-        "split": "",
-        "gallery": "",
-        "contrast": "",
-        "axis": "",
-        **annotations,
+        "split": split,
+        "gallery": gallery,
+        "contrast": contrast,
+        "axis": axis,
     }
 
 

@@ -30,7 +30,7 @@ from vidseek_retrieval.index.qdrant.build_reader import BuildReader
 from vidseek_retrieval.index.qdrant.collection import QdrantCollection
 from vidseek_retrieval.index.qdrant.limits import Limits
 from vidseek_retrieval.index.qdrant.requests import ServerBusy, ServerRefused
-from vidseek_retrieval.index.verification import verify_collection
+from vidseek_retrieval.index.verification import exact_nearest, verify_collection
 from vidseek_retrieval.search.filters import Condition
 from vidseek_retrieval.search.searcher import Searcher
 
@@ -120,13 +120,14 @@ def test_verify__where_exact_search_is_forbidden_measures_the_same_recall(stand_
     assert any(each.endswith("/scroll") for each in stand_in.requests)
 
 
-def test_by_a_scan__is_the_exact_ranking() -> None:
+def test_scan_of_all_points__gives_the_exact_ranking() -> None:
     content = points(40)
     backend = QdrantBackend(QdrantClient(":memory:"))
     backend.build(facts_of(content), content)
     collection, queries = backend.open(FACTS.name), list(unit_rows(5, 16, seed=4))
     wanted = list(map(verification._exactly(collection, "video"), queries))
-    for ranking, exact in zip(verification._by_a_scan(collection, queries, "video"), wanted, strict=True):
+    found = exact_nearest(np.stack(queries), verification._scanned(collection, "video"), verification.NEIGHBOURS + 1)
+    for ranking, exact in zip(found, wanted, strict=True):
         assert [clip_id for clip_id, _ in ranking] == [clip_id for clip_id, _ in exact]
         np.testing.assert_allclose([score for _, score in ranking], [score for _, score in exact], atol=2e-6)
 
