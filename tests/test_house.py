@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -228,6 +229,12 @@ def test_folders__have_few_modules() -> None:
     full = {str(folder.relative_to(ROOT)): num for folder in folders
             if (num := len([path for path in folder.glob("*.py") if path.name != "__init__.py"])) > MOST_MODULES}
     assert full == {}
+
+
+def test_cores__are_counted_where_the_limit_of_a_container_is_known() -> None:
+    counting = {path.relative_to(PACKAGES).as_posix() for path in PACKAGES.rglob("*.py")
+                if re.search(r"\b(cpu_count|sched_getaffinity)\(", path.read_text(encoding="utf-8"))}
+    assert counting == {"vidseek_encoder/choices.py", "vidseek_demo/duration.py"}  # which asks for threads of one core
 
 
 def test_modules__import_each_other_in_no_circle() -> None:

@@ -33,8 +33,8 @@ from rich.table import Table
 
 from bench.machine import machine
 from bench.videos.rendered import join_scenes, rendered_scene
+from vidseek_encoder.choices import usable_cores
 from vidseek_encoder.encoder import Encoder
-from vidseek_encoder.providers import usable_cores
 from vidseek_media.cutting.cut import cut_archive, read_clips
 from vidseek_media.frame_store.shards import write_frames
 from vidseek_media.settings import FrameSettings

@@ -36,8 +36,8 @@ from vidseek.actions.base import make_base
 from vidseek.actions.second_look import SecondLook
 from vidseek.archive import Archive, load_encoder, open_searcher
 from vidseek.params import load_params
+from vidseek_encoder.choices import usable_cores
 from vidseek_encoder.encoder import Encoder
-from vidseek_encoder.providers import usable_cores
 from vidseek_media.files.folders import whole_folder
 from vidseek_media.files.json_files import write_json
 from vidseek_media.frame_store.members import decode_jpeg

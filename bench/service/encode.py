@@ -37,8 +37,8 @@ from transformers import CLIPImageProcessorPil, CLIPModel, XCLIPModel
 from bench.machine import machine
 from bench.shapes import FRAMES, build_clip, build_xclip, save_for_transformers
 from bench.turns import turn
+from vidseek_encoder.choices import usable_cores
 from vidseek_encoder.encoder import Encoder
-from vidseek_encoder.providers import usable_cores
 
 OUT = Path(__file__).parents[1] / "encode.json"
 OTHERS = Path(__file__).parents[2] / ".vidseek" / "bench-others"

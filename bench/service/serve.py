@@ -28,8 +28,8 @@ from bench.machine import machine
 from bench.searching.archives import small_archive, vit_archive
 from bench.service.load import Load, ask
 from bench.service.services import Service, plain, vidseek
+from vidseek_encoder.choices import usable_cores
 from vidseek_encoder.encoder import Encoder
-from vidseek_encoder.providers import usable_cores
 
 OUT = Path(__file__).parents[1] / "serve.json"
 QUERIES = [" ".join(f"word{(7 * query + 13 * place) % 1000}" for place in range(14)) for query in range(256)]

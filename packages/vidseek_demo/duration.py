@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vidseek_encoder.choices import usable_cores
+
 SIDE, TIMES = 64, 2000
 """Of the matrices that are multiplied for a measurement, and how often. The library multiplies ones so small on one core."""
 REFERENCE_SECONDS = 0.0125
@@ -24,7 +26,8 @@ _TOPOLOGY = Path("/sys/devices/system/cpu")
 
 def expected_minutes() -> float:
     """Return about how many minutes `make demo` takes on this machine; measures for under a second."""
-    return minutes_of(products_seconds(), cores=count_cores(os.sched_getaffinity(0)), has_bf16=_has_bf16())
+    cores = min(count_cores(os.sched_getaffinity(0)), usable_cores())
+    return minutes_of(products_seconds(), cores=cores, has_bf16=_has_bf16())
 
 
 def minutes_of(seconds: float, *, cores: int, has_bf16: bool) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ import numpy as np
 from vidseek_demo.render import Camera, Picture, Take
 from vidseek_demo.scenes import AXES, GENERAL, THERMAL, Appearance, Scene, Side, distinct_scenes, near_duplicates
 from vidseek_demo.words import caption_of
+from vidseek_encoder.choices import usable_cores
 from vidseek_media.files.csv_files import write_csv
 from vidseek_media.files.folders import require_replaceable, sweep, whole_folder
 from vidseek_media.terminal.progress import counted
@@ -163,7 +163,7 @@ def _write_captions(path: Path, plan: dict[str, list[Shot]]) -> None:
 
 
 def _record_all(videos: list[tuple[Appearance, Path, list[Shot]]], workers: int | None) -> None:
-    with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+    with ProcessPoolExecutor(workers or usable_cores()) as pool:
         jobs = [pool.submit(_record, appearance, path, shots) for appearance, path, shots in videos]
         for job in counted(as_completed(jobs), "rendering", unit="video", total=len(jobs)):
             job.result()

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_encoder.bundle import TOKENIZER_FILE, EncoderSpec
-from vidseek_encoder.choices import BATCH, PROVIDER, VARIANT, Provider
+from vidseek_encoder.choices import BATCH, PROVIDER, VARIANT, Provider, usable_cores
 from vidseek_encoder.preprocess import preprocess_frames
-from vidseek_encoder.providers import BUCKETS, bucket_of, open_session, require_provider, run_error, usable_cores
+from vidseek_encoder.providers import BUCKETS, bucket_of, open_session, require_provider, run_error
 from vidseek_encoder.tokenize import Tokenizer, require_texts
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 

@@ -10,8 +10,9 @@ import pytest
 from tests.raising import raises
 from tests.tiny_bundle import SIDE, write_tiny_bundle
 from vidseek_encoder import providers
+from vidseek_encoder.choices import usable_cores
 from vidseek_encoder.encoder import Encoder
-from vidseek_encoder.providers import available_providers, bucket_of, engine_folder, provider_list, run_error, usable_cores
+from vidseek_encoder.providers import available_providers, bucket_of, engine_folder, provider_list, run_error
 from vidseek_media.errors import ArtifactError, ConfigError, DeviceError
 
 GPU = "NVIDIA H100, 570.1"

@@ -7,6 +7,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from vidseek_encoder.choices import usable_cores
+
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "amx_int8")
 """Vector instructions on which the speed of the encoder hangs, the slowest first."""
 
@@ -25,7 +27,7 @@ class Machine:
 
 def this_machine() -> Machine:
     """Look at this machine."""
-    return Machine(len(os.sched_getaffinity(0)), _memory_gb(), cpu_flags(), Path("/dev/nvidia0").exists())
+    return Machine(usable_cores(), _memory_gb(), cpu_flags(), Path("/dev/nvidia0").exists())
 
 
 def cpu_flags() -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from vidseek.archive import ALIAS, Archive
 from vidseek.configuration.yaml_file import ParamsFile
 from vidseek.installation import CONSTRAINTS, PIPELINE, code_root
 from vidseek.reports.machine_findings import Finding, State, hub, machine
+from vidseek_encoder.choices import usable_cores
 from vidseek_media.decoding.sandbox import in_force
 from vidseek_media.errors import ConfigError, VidseekError
 from vidseek_media.files.json_files import read_json
@@ -162,7 +163,7 @@ def _install(extra: str) -> str:
 
 def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     return Finding("python", "python", "ok", f"{version}, {cores} cores, {sys.prefix}")
 
 

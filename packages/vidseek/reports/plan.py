@@ -5,7 +5,6 @@ A rate that was not measured is not estimated: figures that depend on it are nul
 
 from __future__ import annotations
 
-import os
 import platform
 import tempfile
 import time
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidseek.archive import Archive, load_encoder
 from vidseek.new_archive.machine import cpu_fact
+from vidseek_encoder.choices import usable_cores
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.files.json_files import read_json, write_json
 from vidseek_media.settings import CutSettings, FrameSettings
@@ -156,7 +156,7 @@ def measure(archive: Archive) -> Rates:
     """
     settings = archive.settings().search
     encoder = load_encoder(archive, settings)
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     with tempfile.TemporaryDirectory(prefix="vidseek-") as folder:
         decoded, shard_bytes, clips = _decode(archive, Path(folder))
         encoded = _encode(encoder, clips)

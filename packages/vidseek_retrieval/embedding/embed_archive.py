@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from vidseek_encoder.choices import usable_cores
 from vidseek_encoder.encoder import Encoder
-from vidseek_encoder.providers import usable_cores
 from vidseek_retrieval.embedding.embed_clips import EmbedReport, embed_archive
 from vidseek_retrieval.embedding.embed_texts import TextReport, clip_texts, embed_texts
 from vidseek_retrieval.embedding.on_ray import executor_on_ray

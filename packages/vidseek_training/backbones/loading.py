@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vidseek_encoder.bundle import file_sha256
+from vidseek_encoder.choices import usable_cores
 from vidseek_media.errors import ArtifactError
 from vidseek_training.backbones.base import Backbone
 from vidseek_training.backbones.files import folder as backbone_files
@@ -28,7 +29,8 @@ _MOST_LAYERS = 1024
 
 
 def load(path_or_id: str | Path) -> Backbone:
-    """Load a backbone in fp32, in evaluation mode. From then on the process keeps freed memory (`freed_memory`).
+    """Load a backbone in fp32, in evaluation mode. From then on the process keeps freed memory (`freed_memory`), and torch
+    takes no more threads than it may use cores.
 
     Args:
         path_or_id: `vidseek/<name>` for a shipped one; a folder with a config, weights and a tokenizer in the layout of
@@ -46,6 +48,7 @@ def load(path_or_id: str | Path) -> Backbone:
         'vidseek/clip-tiny'
     """
     keep_freed_memory()
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))  # it does not see a container's limit by itself
     folder = resolve(path_or_id)
     family, config = family_of(folder)
     path, tensors = _read_tensors(folder, family.weights)

@@ -18,10 +18,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from vidseek_encoder.choices import VARIANT
+from vidseek_encoder.choices import VARIANT, usable_cores
 from vidseek_encoder.encoder import Encoder
 from vidseek_encoder.preprocess import resize_frames
-from vidseek_encoder.providers import usable_cores
 from vidseek_encoder.tokenize import Tokenizer
 from vidseek_media.decoding.frames import decode_uniform
 from vidseek_media.decoding.worker_batch import run_videos

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vidseek_encoder.choices import usable_cores
 from vidseek_encoder.encoder import Encoder
-from vidseek_encoder.providers import usable_cores
 from vidseek_media.errors import ArtifactError
 from vidseek_media.files.csv_files import write_csv
 from vidseek_media.files.json_files import write_json

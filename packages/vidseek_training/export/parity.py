@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from vidseek_encoder.choices import BATCH
+from vidseek_encoder.choices import BATCH, usable_cores
 from vidseek_encoder.encoder import Encoder
-from vidseek_encoder.providers import usable_cores
 from vidseek_encoder.tokenize import Tokenizer
 from vidseek_media.errors import ArtifactError
 from vidseek_media.tables import PAIRS, read_table

@@ -37,7 +37,7 @@ from tests.training.tiny import (
 from vidseek_demo.train_backbones import to_clip
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_training import backbones
-from vidseek_training.backbones import Backbone
+from vidseek_training.backbones import Backbone, loading
 from vidseek_training.backbones.base import clamp_logit_scale
 from vidseek_training.backbones.clip import build_clip
 from vidseek_training.backbones.loading import _NoDraws
@@ -582,3 +582,17 @@ def stopped_after(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 2), (8, 3)])
+def test_load__torch_takes_no_more_threads_than_the_container_has_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, threads: int
+) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr(loading, "usable_cores", lambda: cores)
+    try:
+        torch.set_num_threads(3)
+        loading.load("vidseek/clip-tiny")
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)

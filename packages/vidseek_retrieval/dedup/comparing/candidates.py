@@ -7,7 +7,6 @@ with each other.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from vidseek_encoder.choices import usable_cores
 from vidseek_media.terminal.progress import counted
 from vidseek_retrieval.dedup.comparing.fingerprints import (
     IS_TURNED,
@@ -100,7 +100,7 @@ def _add_scores(
     askers, rows, owners = frames.askers[asking], frames.rows[among], frames.owners[among]
     tiles = [(slice(*block), slice(*tile)) for tile, block in product(_blocks(owners, _TILE), _blocks(askers, _BLOCK))]
     score = partial(_scores_of, asked, askers, rows, owners)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         for found in counted(pool.map(score, tiles), "propose", unit="tile", total=len(tiles)):
             for pair, value in found:
                 scores[pair] = max(scores.get(pair, 0.0), value)

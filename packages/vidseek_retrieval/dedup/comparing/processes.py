@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import TypeVar
+
+from vidseek_encoder.choices import usable_cores
 
 Given = TypeVar("Given")
 Found = TypeVar("Found")
@@ -22,7 +23,7 @@ def map_in_processes(
         given: Its inputs.
         chunksize: How many of them a process gets at once.
     """
-    num_cores = len(os.sched_getaffinity(0))
+    num_cores = usable_cores()
     if num_cores == 1:
         yield from map(function, given)
         return
