@@ -3,14 +3,23 @@
 from pipelines.stage import PATHS, run_stage, with_rejected
 from vidseek.params import load_params
 from vidseek_media.fields.statements import undeclared_told
+from vidseek_media.files.folders import sweep, sweep_below
 from vidseek_media.forgotten import read_forgotten
 from vidseek_media.sources.ingest import FieldsOut, ingest
 from vidseek_media.sources.opening import open_source
 from vidseek_media.text.written_captions import read_written
 
 
+def sweep_left() -> None:
+    """Remove what stages that were killed left half-written: each run of the pipeline begins with this stage."""
+    sweep(PATHS.root, "dvc.lock")
+    for folder in PATHS.written:
+        sweep_below(folder)
+
+
 def main() -> str:
     """The ingest stage."""
+    sweep_left()
     settings = load_params()
     params = settings.ingest
     source = open_source(params.source, downloads=PATHS.downloads, settings=params)

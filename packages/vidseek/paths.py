@@ -68,6 +68,11 @@ class ArchivePaths(StageFolders):
     """Where `dvc repro` runs; the stages have the working directory."""
 
     @property
+    def written(self) -> tuple[Path, ...]:
+        """The folders that stages write, but for the index, which keeps itself in order."""
+        return self.data, self.models, self.reports, self.receipts, self.state
+
+    @property
     def params(self) -> Path:
         """params.yaml."""
         return self.root / PARAMS_FILE

@@ -1,10 +1,14 @@
-"""What a stage prints where it stops."""
+"""What a stage prints where it stops, and what the first stage clears away."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from pipelines import ingest
 from pipelines.stage import run_stage
+from vidseek.paths import ArchivePaths
 from vidseek_media.errors import GateFailed, InputRejected, VidseekError
 from vidseek_quality.report import Failure, table_of
 
@@ -30,3 +34,19 @@ def test_run_stage__a_gate_tells_its_table_in_lines(capsys: pytest.CaptureFixtur
 def test_run_stage__a_name_with_line_ends_makes_no_line(capsys: pytest.CaptureFixture[str]) -> None:
     told = stopped_by(InputRejected("a\nb.mp4 is no video", code="not-a-video"), capsys)
     assert len(told.splitlines()) == 1
+
+
+def test_sweep_left__what_killed_stages_left_goes_before_any_stage_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = ArchivePaths(tmp_path)
+    monkeypatch.setattr(ingest, "PATHS", paths)
+    places = (paths.root, paths.data / "pairs", paths.encoder, paths.receipts, paths.reports, paths.state / "subtitles")
+    for folder in places:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "dvc.lock").touch()
+        (folder / ".dvc.lock.01234567.part").touch()
+    (tmp_path / "source").mkdir()
+    (theirs := tmp_path / "source" / ".other.01234567.part").touch()
+    ingest.sweep_left()
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == {theirs, *(each / "dvc.lock" for each in places)}

@@ -17,6 +17,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,7 +25,9 @@ from pathlib import Path
 from vidseek_media.errors import ArtifactError, ConfigError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_PART = re.compile(r"\.[0-9a-f]{8}\.part")
+_LEFT = re.compile(r"\..*\.[0-9a-f]{8}\.(part|new)", re.DOTALL)
+_UNLOCKED_SECONDS = 60.0
+"""After so long a file that its writer has not locked has no writer."""
 _MOST_NAME_BYTES = 255 - len("..01234567.part")
 """Of the name that the one beside begins with: file systems take 255."""
 _held: set[int] = set()
@@ -177,16 +180,34 @@ def sweep(folder: Path, name: str = "*") -> None:
         folder: Where they wrote; it may be missing.
         name: Of the files and folders that they wrote, a pattern of `glob`.
     """
-    for left in folder.glob(f".{name}.*.part"):
-        if not _PART.fullmatch(left.name[-14:]):
-            continue
-        with suppress(OSError):  # BlockingIOError where it is being written
-            descriptor = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove(left)
-            finally:
-                os.close(descriptor)
+    for left in folder.glob(f".{name}.*"):
+        _sweep_one(left)
+
+
+def sweep_below(root: Path) -> None:
+    """Remove what writers that were killed left in a folder and in all folders below it, as `sweep` does.
+
+    Args:
+        root: The folder; it may be missing.
+    """
+    for folder, folders, files in os.walk(root):
+        for name in (*folders, *files):
+            if name.startswith("."):
+                _sweep_one(Path(folder, name))
+
+
+def _sweep_one(left: Path) -> None:
+    if not _LEFT.fullmatch(left.name):
+        return
+    with suppress(OSError):  # BlockingIOError where it is being written
+        if left.suffix == ".new" and time.time() - left.lstat().st_mtime < _UNLOCKED_SECONDS:
+            return
+        descriptor = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(left)
+        finally:
+            os.close(descriptor)
 
 
 def sync_path(path: Path) -> None:
@@ -218,7 +239,7 @@ def _fresh(path: Path) -> Path:
 def _begin(path: Path, *, is_folder: bool) -> tuple[Path, int]:
     """An empty file or folder beside `path`, and an open descriptor that holds its lock."""
     beside = _fresh(path)
-    unlocked = beside.with_suffix(".new")  # a name that no sweep takes
+    unlocked = beside.with_suffix(".new")  # which no sweep takes while it is new
     if is_folder:
         unlocked.mkdir()
         descriptor = os.open(unlocked, os.O_RDONLY)

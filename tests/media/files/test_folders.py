@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vidseek_media.files import folders
-from vidseek_media.files.folders import sweep, whole_file, whole_folder, write_text
+from vidseek_media.files.folders import sweep, sweep_below, whole_file, whole_folder, write_text
 
 
 def test_whole_file__takes_its_place_when_all_went_well(tmp_path: Path) -> None:
@@ -90,6 +90,24 @@ def test_sweep__takes_what_a_killed_process_left_and_nothing_of_one_that_lives(t
 
 def test_sweep__of_no_folder_is_nothing(tmp_path: Path) -> None:
     sweep(tmp_path / "absent")
+    sweep_below(tmp_path / "absent")
+
+
+def test_sweep_below__takes_what_was_left_anywhere(tmp_path: Path) -> None:
+    below = tmp_path / "one" / "two"
+    kept = [below / "a.txt", below / ".a.txt", below / ".a.0123456z.part", below / ".part"]
+    left = [tmp_path / ".b.01234567.part", below / ".a\nb.txt.89abcdef.part", below / ".c.0a1b2c3d.new"]
+    below.mkdir(parents=True)
+    for path in (*kept, *left):
+        path.write_text("x")
+    os.utime(left[-1], (0, 0))
+    (new := below / ".d.0a1b2c3d.new").touch()  # somebody begins to write
+    (tmp_path / "one" / ".out.fedcba98.part").mkdir()
+    (tmp_path / "one" / ".out.fedcba98.part" / "half").touch()
+    with whole_file(below / "e.txt") as beside:
+        sweep_below(tmp_path)
+        assert {path for path in tmp_path.rglob("*") if path.is_file()} == {*kept, new, beside}
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["two"]
 
 
 def test_whole_file__many_threads_leave_one_of_theirs_and_nothing_else(tmp_path: Path) -> None:
