@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Collection, Iterator, Set
+from collections.abc import Callable, Collection, Iterator, Set
+from functools import cache
 from itertools import accumulate
 from pathlib import Path
 
@@ -40,7 +41,7 @@ class Folder:
         require_folder(self.root)
         root = self.root.resolve()
         sidecar = read_sidecar(root)
-        pictures = {name for file in {each.file for each in sidecar.captions} for name in names_of(file)}
+        pictures = cache(lambda: {name for file in {each.file for each in sidecar.captions} for name in names_of(file)})
         paths: dict[str, Path] = {}
         rejected: dict[str, Refusal] = {}
         unlisted: dict[str, Path] = {}
@@ -63,10 +64,12 @@ class Folder:
         """Return no files: nothing is downloaded."""
         return []
 
-    def _walk(self, root: Path, pictures: Set[str], unlisted: dict[str, Path]) -> Iterator[tuple[str, Path, Refusal | None]]:
+    def _walk(
+        self, root: Path, pictures: Callable[[], Set[str]], unlisted: dict[str, Path]
+    ) -> Iterator[tuple[str, Path, Refusal | None]]:
         """Yield uri, path, and why it is refused, of everything that counts as a video; `pictures` do where they are named.
 
-        `unlisted` receives the folders that cannot be listed.
+        `pictures` is called where there is a picture. `unlisted` receives the folders that cannot be listed.
         """
         refused: list[tuple[Path, Refusal]] = []
 
@@ -90,7 +93,7 @@ class Folder:
                     continue
                 path = here / name
                 uri = f"{below}{name}" if name.isascii() else uri_of(path, root)
-                is_listed = suffix in VIDEO_SUFFIXES or same_name(uri) in pictures
+                is_listed = suffix in VIDEO_SUFFIXES or same_name(uri) in pictures()
                 if is_listed and self.takes(uri):
                     yield uri, path, _why_not(path, root)
         for path, refusal in refused:

@@ -252,8 +252,9 @@ def match_captions(
     stems: Mapping[str, str] | None = None
     matched, refused = [], []
     for caption in captions:
-        names = names_of(caption.file)
-        video_id = next((ids[name] for name in names if name in ids), None)
+        video_id = ids.get(same_name(caption.file))  # as most are named
+        names = () if video_id is not None else names_of(caption.file)
+        video_id = video_id or next((ids[name] for name in names if name in ids), None)
         if video_id is not None:
             matched.append((video_id, caption))
             continue
