@@ -85,7 +85,7 @@ class Trainings:
             env: Added to the environment.
             num_processes: That train together.
         """
-        output.unlink(missing_ok=True)
+        output.write_bytes(b"")  # a test may read it before the fork writes
         told = {**(env or {}), **({} if num_processes == 1 else {
             "WORLD_SIZE": str(num_processes), "LOCAL_WORLD_SIZE": str(num_processes), "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(free_port()),
