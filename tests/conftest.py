@@ -27,6 +27,19 @@ hypothesis.settings.register_profile("more", hypothesis.settings.get_profile("sa
 hypothesis.settings.register_profile("search", max_examples=200, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("same")
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Under "more", leave out properties that say their number of examples: `make test` has drawn the very same ones."""
+    if hypothesis.settings.get_current_profile_name() == "more":
+        same = [item for item in items if _has_its_own_number(item) and not item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=same)
+        items[:] = [item for item in items if item not in same]
+
+
+def _has_its_own_number(item: pytest.Item) -> bool:
+    own = getattr(getattr(item, "obj", None), "_hypothesis_internal_use_settings", None)
+    return own is not None and own.max_examples != hypothesis.settings.get_profile("more").max_examples
+
+
 MAY_SKIP = re.compile(
     "no real files at|no CUDA|no GPU|QDRANT_URL"  # a GPU, a server, files that are not ours to hand on
     "|this kernel|can be mounted here|may be mounted here|no device that is full"

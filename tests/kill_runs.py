@@ -47,12 +47,12 @@ PARTS = {
     "disk": Part("full disks under these stages, and other faults", _RUNS, "VIDSEEK_GROWTH_KILLS", "not killed"),
     "train": Part("kills of a training", "tests/training/fitting/test_kills.py", "VIDSEEK_TRAINING_KILLS",
                   "random_points or were_killed", num_times=20),
-    "publish": Part("kills of a publish by difference", _INDEX, "VIDSEEK_INDEX_KILLS", "random_points and publish"),
-    "compact": Part("kills of a compaction of the index", _INDEX, "VIDSEEK_INDEX_KILLS", "random_points and compact"),
+    "publish": Part("kills of a publish by difference", _INDEX, "VIDSEEK_INDEX_KILLS", "kind_of_change and publish"),
+    "compact": Part("kills of a compaction of the index", _INDEX, "VIDSEEK_INDEX_KILLS", "kind_of_change and compact"),
     "frames": Part("kills of frames, and of their compaction", "tests/media/frame_store/test_growth.py", "VIDSEEK_KILLS",
-                   "killed_anywhere"),
+                   "killed_at_any_change"),
     "embed": Part("kills of an embedding", "tests/retrieval/embedding/test_embed_clips.py", "VIDSEEK_KILLS",
-                  "killed_then_started_again"),
+                  "killed_at_any_change"),
 }
 """The longest first, so that two at once end at about the same time."""
 

@@ -35,7 +35,7 @@ def paired(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 
     world = tmp_path_factory.mktemp("world")
     few = (Part("train", "seen", 1),)
-    general = (Part("train", "seen", 320), Part("validation", "unseen", 64, 1), Part("test", "unseen", 32))
+    general = (Part("train", "seen", 160), Part("validation", "unseen", 64, 1), Part("test", "unseen", 24))
     render_world(world, size=WorldSize(domain=few, general=general), workers=2)
     checkout = make_checkout(tmp_path_factory.mktemp("paired"))
     checkout.edit_params({
@@ -43,7 +43,7 @@ def paired(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
         "pairs.near_duplicate_bits": None,  # videos of one scene each: many look like one another
         "publish.cut": "captions", "export.variants": [],
         "train.settings.lora.targets": ["attention", "mlp", "projections", "token_embedding"],
-        "train.settings.lora.warmup_text_steps": 0, "train.settings.lora.steps": 400,
+        "train.settings.lora.warmup_text_steps": 0, "train.settings.lora.steps": 200,
         "train.settings.lora.replay": 0, "train.settings.lora.replay_anchor": 0.0,
     })
     checkout.succeed("dvc", "repro", "check_pairs")
@@ -86,9 +86,6 @@ def test_base__is_published_beside_what_was_taught_and_taken_away_again(taught: 
     base = found("base")
     assert (base["encoder_version"], base["collection"]) == (made["encoder_version"], made["collection"])
     assert base["encoder_version"] != live["encoder_version"] and base["hits"]
-    assert found("vidseek") == live
-    again = json.loads(taught.succeed("vidseek", "base", "--json"))
-    assert (again["exported"], again["num_embedded"], again["built"]) == (False, 0, False)
     assert json.loads(taught.succeed("vidseek", "base", "--remove", "--json")) == {"removed": [made["collection"]]}
     gone = taught.run("vidseek", "search", "a disc", "--model", "base")
     assert gone.returncode and "vidseek base" in gone.stderr and "Traceback" not in gone.stderr

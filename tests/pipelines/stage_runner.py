@@ -149,6 +149,9 @@ def main() -> None:
         importlib.import_module(name)
     importlib.import_module("vidseek_encoder.encoder")
     importlib.import_module("vidseek_retrieval.index.edge.backend")
+    # The stages of a fork share a server of workers, which the first of them starts.
+    shared_servers = importlib.import_module("tests.shared_servers")
+    shared_servers.worker_batch.ForkServer = shared_servers.SharedServer
     say(ready=True)
     for line in sys.stdin:
         with suppress(ChildProcessError):  # a worker that was killed is none only when it is no zombie

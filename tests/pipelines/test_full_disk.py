@@ -163,8 +163,12 @@ def main(folder: str) -> None:
 def run_apart(call: str, *, before: tuple[str, ...] = ()) -> list[dict[str, object]]:
     """What `call`, one of the functions above, prints in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'packages'}{os.pathsep}{ROOT}"}
+    code = (
+        "from tests.pipelines import test_full_disk\nfrom tests.shared_servers import sharing_servers\n"
+        f"with sharing_servers():\n    test_full_disk.{call}"
+    )
     done = subprocess.run(
-        [*before, sys.executable, "-c", f"from tests.pipelines import test_full_disk; test_full_disk.{call}"],
+        [*before, sys.executable, "-c", code],
         capture_output=True, text=True, check=False, env=environment, timeout=900,
     )
     assert done.returncode == 0, done.stderr[-3000:]

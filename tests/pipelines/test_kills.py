@@ -28,7 +28,9 @@ from tests.pipelines.growing import (
     write_colours,
 )
 from vidseek.paths import ArchivePaths
+from vidseek_media.settings import RECYCLE_AFTER
 from vidseek_retrieval.index.edge.backend import EdgeBackend
+from vidseek_retrieval.index.edge.shard import LOAD_BATCH
 
 NUM_KILLS = int(os.environ.get("VIDSEEK_GROWTH_KILLS", "4"))
 KILLED_IN = ("frames", "embed", "publish", "ingest", "publish", "frames", "publish", "pairs")
@@ -149,18 +151,21 @@ def clips_of_uri(content: Content, uri: str) -> list[str]:
     return [clip_id for clip_id, (payload, _) in content.points.items() if video_id in payload]
 
 
-def test_a_thousand_files_at_once__are_all_taken_once(runner: Runner, tmp_path: Path) -> None:
-    paths = make_archive(tmp_path / "many", num_videos=1)
+def test_hundreds_of_files_at_once__are_all_taken_once(runner: Runner, tmp_path: Path) -> None:
+    """More than one worker takes before it is replaced, and of more clips than the index takes at a time."""
+    num_files, clips_a_video = RECYCLE_AFTER + 50, 5
+    assert num_files * clips_a_video > LOAD_BATCH
+    paths = make_archive(tmp_path / "many", num_videos=1, **{"cut.window_stride_seconds": 0.25})
     runner.finish(paths.root)
     first = (paths.root / "source" / "0.mp4").read_bytes()
-    for number in range(1, 1001):
+    for number in range(1, num_files + 1):
         # A box that players skip: other bytes, and so another video of the same pictures.
         box = (16).to_bytes(4, "big") + b"free" + number.to_bytes(8, "big")
         (paths.root / "source" / f"{number}.mp4").write_bytes(first + box)
     run = runner.finish(paths.root)
-    assert run.counts["files_read"] == 2000  # probed and decoded
+    assert run.counts["files_read"] == 2 * num_files  # probed and decoded
     assert "clips_embedded" not in run.counts  # the pictures are those of the first
     said = content_of(paths)
-    assert len(said.videos) == 1001
+    assert len(said.videos) == num_files + 1
     assert set(said.points) == set(said.vectors) == set(said.frames) == said.clips
-    assert len(said.points) == 2002
+    assert len(said.points) == clips_a_video * (num_files + 1)

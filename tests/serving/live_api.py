@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import random
-import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from serving.api.admin import Admin
 from serving.app import create_app
 from serving.engine import Base, Engine, Places
 from serving.model import open_archive
+from tests.free_ports import free_port
 from tests.retrieval.archive import frame_row
 from tests.serving.colours import VERSION, publish_colours, video, video_id_of_colour, write_colour_archive
 from tests.tiny_bundle import COLOURS
@@ -30,19 +29,6 @@ from vidseek_media.ids import clip_id_of
 from vidseek_media.tables import CLIPS, FRAMES, PAIRS, SIDECAR, read_table, write_table
 from vidseek_media.text.segments import Segment
 from vidseek_retrieval.confidence.calibration import Calibration
-
-_PORTS = iter(random.Random().sample(range(20_000, 32_000), 12_000))
-"""Below those that the kernel gives to whoever connects: between the choice and its use nobody gets one by chance."""
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens at, and that is given to no other test of this process."""
-    for port in _PORTS:
-        with socket.socket() as probe, suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise RuntimeError("no port is left")
 
 
 def write_video_archive(root: Path) -> Archive:

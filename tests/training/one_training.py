@@ -1,4 +1,4 @@
-"""A whole training of the tiny archive, slowed down so that it can be killed; alone, by torchrun or by accelerate."""
+"""A whole training of the tiny archive, slowed down so that it can be killed; alone, in forks, or by torchrun."""
 
 from __future__ import annotations
 

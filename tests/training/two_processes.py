@@ -1,4 +1,4 @@
-"""A step and a short training, to be run alone or by torchrun; what each process has is left in a file."""
+"""A step and a short training, to be run alone or in two processes; what each process has is left in a file."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.face.test_cli import call
 from tests.raising import raises
 from tests.retrieval.archive import clip_row, video_row
 from tests.training.champions import write_champion
+from tests.training.one_registry import sharing_registry
 from tests.training.tiny import Row, all_colours, write_archive, write_viclip
 from vidseek.actions.base import base_facts, make_base, remove_base
 from vidseek.archive import ALIAS, BASE_ALIAS, Archive, BaseMissing, load_encoder, open_searcher
@@ -64,6 +66,12 @@ def change_params(archive: Archive, **changes: object) -> None:
         section, key = name.split("__")
         content[section][key] = value
     archive.params.write_text(yaml.safe_dump(content))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_registry() -> Iterator[None]:
+    with sharing_registry():
+        yield
 
 
 @pytest.fixture(scope="module")

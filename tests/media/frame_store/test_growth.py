@@ -9,8 +9,6 @@ import json
 import os
 import random
 import shutil
-import subprocess
-import sys
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tests.forking import run_code
 from tests.media.conftest import write_video
 from tests.raising import raises
 from tests.stored_shards import list_shards, read_members, read_shard
@@ -38,7 +37,8 @@ from vidseek_media.tables import FRAMES, REJECTED, read_table, write_table
 SETTINGS: dict[str, Any] = {"num_frames": 2, "side_px": 24, "workers": 1, "timeout_seconds": 60.0}
 FEW_BYTES = 16_000 / 2**20
 """A few of these videos fill a shard."""
-NUM_KILLS = int(os.environ.get("VIDSEEK_KILLS", "2"))
+NUM_KILLS = int(os.environ.get("VIDSEEK_KILLS", "1000"))
+"""More than there are changes: a kill at each."""
 
 
 class Archive:
@@ -315,14 +315,12 @@ def test_write_frames__the_version_before_with_other_settings_is_decoded_again(
 # --- kills ---
 
 KILLED = """
-import os, random, sys
+import os
 from pathlib import Path
-from vidseek_media.files import folders
-from vidseek_media.frame_store import compaction, shards
+from vidseek_media.frame_store import shards
 from vidseek_media.settings import FrameSettings
 
-if __name__ == "__main__":
-    folder, place, settings = Path(sys.argv[1]), int(sys.argv[2]), eval(sys.argv[3])
+def run(folder, place, settings):
     steps = [0]
 
     def counted(path, *arguments, _at, **named):
@@ -342,11 +340,8 @@ if __name__ == "__main__":
 
 def killed(archive: Archive, place: int, **changed: Any) -> int:
     """Run the stage in a process that is killed at its `place`-th change of the folder; how many changes it makes in all."""
-    script = archive.folder / "killed.py"
-    script.write_text(KILLED)
-    command = [sys.executable, str(script), str(archive.folder), str(place), repr({**SETTINGS, **changed})]
-    environment = {"PYTHONPATH": ":".join(sys.path), "PATH": ""}
-    done = subprocess.run(command, env=environment, timeout=60, check=False, capture_output=True, text=True)
+    code = f"{KILLED}\nrun(Path({str(archive.folder)!r}), {place}, {({**SETTINGS, **changed})!r})"
+    done = run_code(code, imported=("vidseek_media.frame_store.shards",), folder=archive.folder, env={"PATH": ""})
     assert done.returncode == (0 if place == 0 else -9), done.stderr
     return int(done.stdout or 0)
 
@@ -366,30 +361,23 @@ def grown(six: Path, folder: Path) -> Archive:
     return archive
 
 
-def check_kills(six: Path, tmp_path: Path, num_kills: int) -> None:
+@pytest.mark.slow
+def test_write_frames__killed_at_any_change_goes_on_and_ends_the_same(six: Path, tmp_path: Path) -> None:
     whole = grown(six, tmp_path / "whole")
+    shutil.copytree(whole.folder, tmp_path / "begun")
     num_changes = killed(whole, 0, shard_mib=FEW_BYTES)
     content, shards = whole.content(), whole.shards()
     assert num_changes > 6
-    chance = random.Random(num_kills)
-    for number, place in enumerate(sorted(chance.sample(range(1, num_changes + 1), min(num_kills, num_changes)))):
-        archive = grown(six, tmp_path / str(number))
+    chance = random.Random(NUM_KILLS)
+    for number, place in enumerate(sorted(chance.sample(range(1, num_changes + 1), min(NUM_KILLS, num_changes)))):
+        shutil.copytree(tmp_path / "begun", tmp_path / str(number))
+        archive = Archive(tmp_path / str(number))
         before = archive.content()
         killed(archive, place, shard_mib=FEW_BYTES)
         assert archive.content() in (before, content), place  # readers see the one state or the other
         archive.frames(shard_mib=FEW_BYTES)
         assert (archive.content(), archive.shards()) == (content, shards), place
         assert sorted(path.name for path in archive.out.iterdir()) == sorted(path.name for path in whole.out.iterdir())
-
-
-@pytest.mark.slow
-def test_write_frames__killed_anywhere_goes_on_and_ends_the_same(six: Path, tmp_path: Path) -> None:
-    check_kills(six, tmp_path, NUM_KILLS)
-
-
-@pytest.mark.slow
-def test_write_frames__killed_at_every_change_goes_on_and_ends_the_same(six: Path, tmp_path: Path) -> None:
-    check_kills(six, tmp_path, 1000)
 
 
 # --- what is copied ---

@@ -7,10 +7,7 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import tarfile
-import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tests.forking import run_code
 from tests.raising import raises
 from tests.tiny_bundle import COLOURS, clip_of, colour_vector, write_tiny_bundle
 from vidseek_encoder.encoder import Encoder
@@ -233,13 +231,16 @@ def test_embed__two_at_once_is_refused(tmp_path: Path, encoder: Encoder) -> None
 
 # --- kills ---
 
+NUM_KILLS = int(os.environ.get("VIDSEEK_KILLS", "1000"))
+"""More than there are changes: a kill at each."""
 KILLED = """
-    import os
-    from pathlib import Path
-    import sys
-    from vidseek_encoder.encoder import Encoder
-    from vidseek_retrieval.embedding import embed_clips as embed
-    root, place, step = Path(sys.argv[1]), int(sys.argv[2]), [0]
+import os
+from pathlib import Path
+from vidseek_encoder.encoder import Encoder
+from vidseek_retrieval.embedding import embed_clips as embed
+
+def run(root, place):
+    step = [0]
     embed.PIECE_ROWS = 2
     for name in ("replace", "unlink"):  # each change of the folder is one of these
         def counted(path, *given, _at=getattr(Path, name), **named):
@@ -255,15 +256,18 @@ KILLED = """
 
 def killed(root: Path, place: int) -> int:
     """Embed in a process that is killed at its `place`-th change of the folder; how many changes there are."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(root), str(place)]
-    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=120)
+    done = run_code(
+        f"{KILLED}\nrun(Path({str(root)!r}), {place})", folder=root, env=os.environ,
+        imported=("vidseek_encoder.encoder", "vidseek_retrieval.embedding.embed_clips"),
+    )
     assert done.returncode == (-signal.SIGKILL if place else 0), done.stderr
     return int(done.stdout or 0)
 
 
-def check_kills(root: Path, encoder: Encoder, num_kills: int) -> None:
-    """An archive of which a video goes and another comes is killed at some changes, and ends as one made at once."""
+@pytest.mark.slow
+def test_embed__killed_at_any_change_is_bit_equal(tmp_path: Path, encoder: Encoder) -> None:
+    """An archive of which a video goes and another comes is killed at each change, and ends as one made at once."""
+    root = tmp_path
     write_noisy(root / "frames", {1: 3, 2: 2, 3: 4})
     embed_archive(root / "frames", encoder, out=root / "before")
     before = vectors_of(root / "before")
@@ -273,7 +277,7 @@ def check_kills(root: Path, encoder: Encoder, num_kills: int) -> None:
     shutil.copytree(root / "before", root / "cut")
     num_changes = killed(root, 0)
     assert num_changes > 5 and vectors_of(root / "cut") == whole
-    places = random.Random(num_kills).sample(range(1, num_changes + 1), min(num_kills, num_changes))
+    places = random.Random(NUM_KILLS).sample(range(1, num_changes + 1), min(NUM_KILLS, num_changes))
     for place in sorted(places):
         shutil.rmtree(root / "cut")
         shutil.copytree(root / "before", root / "cut")
@@ -282,17 +286,6 @@ def check_kills(root: Path, encoder: Encoder, num_kills: int) -> None:
         report = embed_archive(root / "frames", encoder, out=root / "cut")
         assert vectors_of(root / "cut") == whole and report.num_embedded <= 5, place
         assert not [path for path in (root / "cut" / "parts").iterdir() if path.name.startswith(".")]
-
-
-@pytest.mark.slow
-def test_embed__killed_then_started_again_is_bit_equal(tmp_path: Path, encoder: Encoder) -> None:
-    """A short form; `make kills` does it at fifty changes."""
-    check_kills(tmp_path, encoder, int(os.environ.get("VIDSEEK_KILLS", "2")))
-
-
-@pytest.mark.slow
-def test_embed__killed_at_every_change_is_bit_equal(tmp_path: Path, encoder: Encoder) -> None:
-    check_kills(tmp_path, encoder, 1000)
 
 
 def test_embed__goes_on_with_the_pieces_that_a_killed_run_wrote(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,11 +45,14 @@ DIMENSION = 16
 WORDS = WordEncoder()
 
 
-@pytest.fixture(params=["embedded", "server", pytest.param("strict", marks=pytest.mark.slow)])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[IndexBackend]:
-    if request.param == "embedded":
-        yield EdgeBackend(tmp_path / "index")
-    elif request.param == "strict":
+HOMES = ["embedded", "server", pytest.param("strict", marks=pytest.mark.slow)]
+
+
+@contextmanager
+def home_at(kind: str, root: Path) -> Iterator[IndexBackend]:
+    if kind == "embedded":
+        yield EdgeBackend(root / "index")
+    elif kind == "strict":
         with standing(strict=STRICT) as stand_in:
             yield server.QdrantBackend.connect(stand_in.url)
     elif os.environ.get("QDRANT_URL"):
@@ -56,6 +60,21 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[IndexBac
             yield borrowed
     else:
         yield server.QdrantBackend(QdrantClient(":memory:"))
+
+
+@pytest.fixture(params=HOMES)
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[IndexBackend]:
+    with home_at(request.param, tmp_path) as home:
+        yield home
+
+
+@pytest.fixture(scope="module", params=HOMES)
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IndexBackend]:
+    """Has the collection of `points()`; of all tests that only read it."""
+    with home_at(request.param, tmp_path_factory.mktemp("built")) as home:
+        content = points()
+        home.build(facts_of(content), content)
+        yield home
 
 
 def points(num: int = NUM, *, seed: int = 0) -> list[Point]:
@@ -115,11 +134,10 @@ def test_search__is_numpys_ranking_for_each_dense_vector(backend: IndexBackend, 
     assert collection.search(query, limit=NUM, exact=True, score_threshold=whole[6].score) == whole[:7]
 
 
-def test_search_words__finds_rare_words_first_and_nothing_else(backend: IndexBackend) -> None:
+def test_search_words__finds_rare_words_first_and_nothing_else(built: IndexBackend) -> None:
     content = points()
     metadata = facts_of(content)
-    backend.build(metadata, content)
-    collection = backend.open(metadata.name)
+    collection = built.open(metadata.name)
     by_id = {point.clip_id: place for place, point in enumerate(content)}
     found = [by_id[clip.clip_id] for clip in collection.search_words(WORDS.query("blue crane 8"), limit=NUM)]
     assert found[0] == 8 and set(found) == set(range(0, NUM, 2))
@@ -149,12 +167,11 @@ def test_search_words__scores_are_equal_in_both_homes(tmp_path: Path) -> None:
     ({"category": "none has it"}, lambda place: False),
 ])
 def test_search__filters_hold_for_every_vector(
-    backend: IndexBackend, filters: dict[str, object], fits: Callable[[int], bool]
+    built: IndexBackend, filters: dict[str, object], fits: Callable[[int], bool]
 ) -> None:
     content = points()
     metadata = facts_of(content)
-    backend.build(metadata, content)
-    collection, conditions = backend.open(metadata.name), parse_filters(filters)
+    collection, conditions = built.open(metadata.name), parse_filters(filters)
     (query,) = unit_rows(1, DIMENSION, seed=9)
     wanted = {point.clip_id for place, point in enumerate(content) if fits(place)}
     captioned = {point.clip_id for place, point in enumerate(content) if fits(place) and place % 2 == 0}
@@ -168,13 +185,12 @@ def test_search__filters_hold_for_every_vector(
 
 @pytest.mark.parametrize("most", [1, 2, 32])  # stretches that a server is asked for at a time
 def test_search__in_stretches_finds_what_begins_in_them(
-    backend: IndexBackend, monkeypatch: pytest.MonkeyPatch, most: int
+    built: IndexBackend, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     monkeypatch.setattr(qdrant_collection, "MOST_TIME_RANGES", most)
     content = points()
     metadata = facts_of(content)
-    backend.build(metadata, content)
-    collection = backend.open(metadata.name)
+    collection = built.open(metadata.name)
     (query,) = unit_rows(1, DIMENSION, seed=9)
     time_ranges = [
         TimeRange(f"{1:032x}", 5000, 13_000), TimeRange(f"{2:032x}", -3000, 2000), TimeRange(f"{1:032x}", 12_000, 17_000),
@@ -195,11 +211,10 @@ def test_search__in_stretches_finds_what_begins_in_them(
     assert collection.search(query, limit=NUM, exact=True, time_ranges=time_ranges[-2:]) == []
 
 
-def test_search__what_is_hidden_is_in_no_ranking(backend: IndexBackend) -> None:
+def test_search__what_is_hidden_is_in_no_ranking(built: IndexBackend) -> None:
     content = points()
-    backend.build(facts_of(content), content)
     hidden = {f"{0:032x}", f"{3:032x}"}
-    shown = FilteredCollection(backend.open(facts_of(content).name), lambda: frozenset(hidden))
+    shown = FilteredCollection(built.open(facts_of(content).name), lambda: frozenset(hidden))
     wanted = {point.clip_id for point in content if point.payload["video_id"] not in hidden}
     query = content[0].vector
     assert {clip.clip_id for clip in shown.search(query, limit=NUM)} == wanted
@@ -218,11 +233,10 @@ def test_search__what_is_hidden_is_in_no_ranking(backend: IndexBackend) -> None:
 
 
 
-def test_collection__gives_back_what_was_put_in(backend: IndexBackend) -> None:
+def test_collection__gives_back_what_was_put_in(built: IndexBackend) -> None:
     content = points()
     metadata = facts_of(content)
-    backend.build(metadata, content)
-    collection = backend.open(metadata.name)
+    collection = built.open(metadata.name)
     assert collection.metadata == metadata
     assert [collection.count(name) for name in (None, "video", "caption", "words")] == [NUM, NUM, NUM // 2, NUM // 2]
     back = list(collection.scroll(batch=7))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,36 +80,51 @@ class Archive:
         return {VIDEOS.index(hit.video_id) for hit in self.search(**filters).hits}
 
 
-@pytest.fixture(params=["embedded", "server", pytest.param("strict", marks=pytest.mark.slow)])
-def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Archive]:
-    if request.param == "embedded":
-        yield Archive(tmp_path, EdgeBackend(tmp_path / "index"))
-    elif request.param == "server":
-        yield Archive(tmp_path, server.QdrantBackend(QdrantClient(":memory:")))
+HOMES = ["embedded", "server", pytest.param("strict", marks=pytest.mark.slow)]
+
+
+@contextmanager
+def archive_at(home: str, root: Path) -> Iterator[Archive]:
+    if home == "embedded":
+        yield Archive(root, EdgeBackend(root / "index"))
+    elif home == "server":
+        yield Archive(root, server.QdrantBackend(QdrantClient(":memory:")))
     else:
         with standing(strict=STRICT.model_copy(update={"max_payload_index_count": 64})) as stand_in:
-            yield Archive(tmp_path, server.QdrantBackend.connect(stand_in.url))
+            yield Archive(root, server.QdrantBackend.connect(stand_in.url))
 
 
-def test_filters__of_each_type(archive: Archive) -> None:
-    archive.publish(statements())
+@pytest.fixture(params=HOMES)
+def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Archive]:
+    with archive_at(request.param, tmp_path) as one:
+        yield one
+
+
+@pytest.fixture(scope="module", params=HOMES)
+def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
+    """Of all tests that only read it."""
+    with archive_at(request.param, tmp_path_factory.mktemp("published")) as one:
+        one.publish(statements())
+        yield one
+
+
+def test_filters__of_each_type(published: Archive) -> None:
     for filters, wanted in (
         ({"camera": "cam 1"}, {1, 3, 5}), ({"camera": ["cam 9", "cam 0"]}, {0, 1, 2, 4}), ({"take": [1, 4]}, {1, 4}),
         ({"take": {"gte": "4"}}, {4, 5}), ({"gain": {"gt": 0.5, "lt": 1.25}}, {3, 4}), ({"gain": 0.75}, {3}),
         ({"is_day": True}, {0, 1}), ({"is_day": "no"}, {2, 3, 4, 5}), ({"shot_at": {"gte": "2026-05-01"}}, {4, 5}),
         ({"tags": ["rain", "snow"]}, {0}), ({"größe": {"lte": 1}}, {0, 1}), ({"tags": "night", "take": 1}, set()),
     ):
-        assert archive.videos(**filters) == wanted, filters
-    [hit] = archive.search(tags="rain").hits
+        assert published.videos(**filters) == wanted, filters
+    [hit] = published.search(tags="rain").hits
     assert hit.fields == {
         "camera": "cam 0", "take": 0, "gain": 0.0, "is_day": "true", "notes": "note 0", "tags": ["night", "rain"],
         "größe": 0, "shot_at": ["2020-01-01T00:00:00Z", "2026-01-01T00:00:00Z"],
     }
-    assert hit.end_ms == 3000 and [each.start_ms for each in archive.search(camera="cam 9").hits] == [3000]
+    assert hit.end_ms == 3000 and [each.start_ms for each in published.search(camera="cam 9").hits] == [3000]
 
 
-def test_filters__that_cannot_be_say_why(archive: Archive) -> None:
-    archive.publish(statements())
+def test_filters__that_cannot_be_say_why(published: Archive) -> None:
     for filters, code, naming in (
         ({"crew": "Ann"}, "unknown-filter", "'crew'"), ({"notes": "x"}, "unknown-filter", "a text"),
         ({"take": "many"}, "bad-filter", "'many', wanted a whole number"),
@@ -116,12 +132,11 @@ def test_filters__that_cannot_be_say_why(archive: Archive) -> None:
         ({"gain": [1, 2]}, "bad-filter", "wanted bounds"), ({"shot_at": "2026-01-01"}, "bad-filter", "wanted bounds"),
     ):
         with raises(InputRejected, code=code, naming=naming):
-            archive.search(**filters)
+            published.search(**filters)
 
 
-def test_facets__count_values_and_give_ends(archive: Archive) -> None:
-    archive.publish(statements())
-    collection = Searcher(archive.backend, None).opened()
+def test_facets__count_values_and_give_ends(published: Archive) -> None:
+    collection = Searcher(published.backend, None).opened()
     found = facets_of(collection).fields
     assert list(found) == sorted(set(DECLARED) - {"notes"})
     assert found["camera"].values == {"cam 0": 18, "cam 1": 17, "cam 9": 1}
@@ -190,10 +205,9 @@ def test_transfer__fields_go_with_a_collection_and_wrong_ones_are_refused(tmp_pa
         CollectionMetadata.from_json({**facts, "fields": {"score": "keyword"}})
 
 
-def test_meets__decides_as_the_backends_do(archive: Archive) -> None:
-    archive.publish(statements())
-    [metadata] = archive.backend.collections()
-    collection = archive.backend.open(metadata.name)
+def test_meets__decides_as_the_backends_do(published: Archive) -> None:
+    [metadata] = published.backend.collections()
+    collection = published.backend.open(metadata.name)
     payloads = {point.clip_id: point.payload for point in collection.scroll()}
     asked: list[dict[str, object]] = [
         {"camera": ["cam 0", "cam 9"]}, {"take": {"gt": 1, "lte": 4}}, {"take": [0, 5]}, {"gain": {"gte": 0.5}},
@@ -204,9 +218,9 @@ def test_meets__decides_as_the_backends_do(archive: Archive) -> None:
     ]
     for filters in asked:
         conditions = parse_filters(filters, metadata.declared)
-        found = collection.search(archive.vectors[0], limit=100, exact=collection.allows_exact, conditions=conditions)
+        found = collection.search(published.vectors[0], limit=100, exact=collection.allows_exact, conditions=conditions)
         met = {clip_id for clip_id, payload in payloads.items() if meets(payload, conditions)}
         assert met == {clip.clip_id for clip in found}, filters
         hidden = (*conditions, Condition("video_id", none_of=(VIDEOS[0],)))
-        found = collection.search(archive.vectors[0], limit=100, exact=collection.allows_exact, conditions=hidden)
+        found = collection.search(published.vectors[0], limit=100, exact=collection.allows_exact, conditions=hidden)
         assert {each for each in payloads if meets(payloads[each], hidden)} == {clip.clip_id for clip in found}, filters

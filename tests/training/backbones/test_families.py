@@ -5,17 +5,16 @@ A new family adds its tiny model to `FAMILIES`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.training.champions import write_champion
 from tests.training.tiny import (
     FRAMES_OF_CLIP,
     SIDE,
-    Archive,
     ids_of,
     random_pixels,
     write_clip,
@@ -28,8 +27,6 @@ from tests.training.tiny_open_clip import write_open_clip
 from vidseek_encoder.bundle import EncoderSpec
 from vidseek_training import backbones
 from vidseek_training.backbones import registry
-from vidseek_training.export.onnx_export import export_champion
-from vidseek_training.settings import ParitySettings
 
 ROOT = Path(__file__).parents[3]
 FAMILIES: dict[str, Callable[[Path], Path]] = {
@@ -59,20 +56,15 @@ def test_families__each_has_a_tiny_model_here_and_a_line_in_the_docs() -> None:
     ]
 ])
 def test_family__goes_from_a_folder_over_an_adapter_to_a_proven_bundle(
-    name: str, family: str, archive: Archive, tmp_path: Path
+    name: str, family: str, export_once: Callable[[str, Callable[[Path], Path]], Path]
 ) -> None:
-    folder = write_dual(tmp_path / "backbone", name) if family == "dual" else FAMILIES[family](tmp_path / "backbone")
-    champion = write_champion(tmp_path / "champion", folder, seed=3)
-    spec, parities = export_champion(
-        champion, backbone=str(folder), pairs=archive.pairs, frames=archive.frames, out=tmp_path / "encoder",
-        limits={"fp32": ParitySettings().fp32}, max_clips=16,
-    )
-    assert not parities["fp32"].failed
-    model = backbones.load(folder)
+    folder = export_once(name, partial(write_dual, kind=name) if family == "dual" else FAMILIES[family])
+    spec = EncoderSpec.load(folder / "encoder")
+    assert json.loads((folder / "encoder" / "parity.json").read_text())["fp32"]["failed"] == []
+    model = backbones.load(folder / "backbone")
     assert (spec.family, spec.dimension) == (name, model.spec.dimension)
     assert (spec.image_size_px, spec.num_frames) == (SIDE, FRAMES_OF_CLIP)
     assert spec.trims_texts != model.reads_padding
-    assert EncoderSpec.load(tmp_path / "encoder").encoder_version == spec.encoder_version
     # Vectors that are all alike would agree with anything.
     videos = model.embed_videos(random_pixels(4)).detach()
     texts = model.embed_texts(ids_of(model, ["a red video", "cyan", "dark"])).detach()

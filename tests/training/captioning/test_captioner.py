@@ -7,15 +7,16 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from tests.forking import run_code
 from tests.media.conftest import write_video
 from tests.raising import raises
 from tests.training.llm_servers import (
@@ -46,6 +47,15 @@ from vidseek_training.captioning.settings import LlmSettings
 from vidseek_training.settings import CaptionSettings
 
 ROOT = Path(__file__).parents[3]
+IMPORTED = ("vidseek.cli", "openai", "vidseek_training.captioning.captioner", "vidseek_training.captioning.captions")
+COMMAND = """
+import os, sys
+from pathlib import Path
+from vidseek.cli import main
+Path("pid").write_text(str(os.getpid()))
+sys.argv = ["vidseek", "caption", "--json"]
+main()
+"""
 
 
 def settings_of(**more: Any) -> LlmSettings:
@@ -386,19 +396,26 @@ def test_caption__killed_at_any_moment_keeps_what_was_paid_for(tmp_path: Path, m
             **os.environ, "PYTHONPATH": f"{ROOT / 'packages'}", "VIDSEEK_LLM_URL": server.url, "VIDSEEK_LLM_KEY": KEY,
             "VIDSEEK_HOME": str(tmp_path),
         }
-        command = [sys.executable, "-m", "vidseek.cli", "caption", "--json"]
+        pid = tmp_path / "pid"
+
+        def run() -> subprocess.CompletedProcess[str]:
+            return run_code(COMMAND, imported=IMPORTED, folder=tmp_path, env=environment)
+
         kept: set[str] = set()
-        for at in kills:
-            process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-            wait_until(lambda at=at: len(server.asked) >= at)  # type: ignore[misc]
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            now = {key for key, entry in read_journal(tmp_path / ".vidseek" / "captions").entries.items() if entry.captions}
-            assert kept <= now and len(now) >= len(server.asked) - concurrency * (kills.index(at) + 1)
-            kept = now
-        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    report = json.loads(run.stdout)
+        with ThreadPoolExecutor(1) as pool:
+            for at in kills:
+                running = pool.submit(run)
+                wait_until(lambda at=at: len(server.asked) >= at)  # type: ignore[misc]
+                os.kill(int(pid.read_text()), signal.SIGKILL)
+                assert running.result().returncode == -signal.SIGKILL
+                pid.unlink()
+                entries = read_journal(tmp_path / ".vidseek" / "captions").entries
+                now = {key for key, entry in entries.items() if entry.captions}
+                assert kept <= now and len(now) >= len(server.asked) - concurrency * (kills.index(at) + 1)
+                kept = now
+        ended = run()
+    assert ended.returncode == 0, ended.stderr
+    report = json.loads(ended.stdout)
     assert report["llm_captioned"] == num_clips
     asked = Counter(each.pictures for each in server.asked)
     assert len(asked) == num_clips

@@ -14,8 +14,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.training.tiny import write_clip, write_siglip, write_viclip, write_xclip
 from vidseek_encoder.fusion import fuse
-from vidseek_training import backbones
-from vidseek_training.export.onnx_export import _export_towers
 
 # How many attentions each tower has, and how many of them stay as they are (the pooling head's query is a constant).
 FAMILIES = {
@@ -35,13 +33,15 @@ def run(model: Any, **inputs: NDArray[Any]) -> list[NDArray[Any]]:
 @pytest.mark.parametrize("family", [
     pytest.param(name, marks=[] if name == "viclip" else pytest.mark.slow) for name in FAMILIES  # exporting takes seconds
 ])
-def test_fuse__finds_the_attention_of_each_family_and_moves_no_vector(family: str, tmp_path: Path) -> None:
+def test_fuse__finds_the_attention_of_each_family_and_moves_no_vector(
+    family: str, exported: Path, export_once: Callable[[str, Callable[[Path], Path]], Path]
+) -> None:
     write: Callable[[Path], Path]
     write, towers = FAMILIES[family]
-    _export_towers(backbones.load(str(write(tmp_path / "model"))), tmp_path / "towers")
-    assert {path.stem for path in (tmp_path / "towers").iterdir()} == set(towers)
+    folder = (exported if family == "viclip" else export_once(family, write)) / "encoder" / "fp32"
+    assert {path.stem for path in folder.iterdir()} == set(towers)
     for tower, (num, left) in towers.items():
-        model = onnx.load(tmp_path / "towers" / f"{tower}.onnx")
+        model = onnx.load(folder / f"{tower}.onnx")
         assert kinds(model)["Softmax"] == num
         fused = fuse(model)
         assert (kinds(fused)["MultiHeadAttention"], kinds(fused)["Softmax"]) == (num - left, left)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -359,13 +360,16 @@ def test_export_champion__a_recipe_that_the_judges_refuse_is_not_followed_by_ano
 
 
 @pytest.mark.slow
-def test_export_champion__clip_sees_frames_one_by_one(archive: Archive, tmp_path: Path) -> None:
-    folder = write_clip(tmp_path / "clip")
-    champion = write_champion(tmp_path / "champion", folder, seed=None)
-    spec, parities = exporting(champion, folder, archive, tmp_path / "encoder")
-    assert (spec.family, spec.vision) == ("clip", "frame") and not parities["fp32"].failed
-    assert {path.name for path in (tmp_path / "encoder" / "fp32").iterdir()} == {"text.onnx", "frame.onnx"}
-    encoder, model = Encoder.load(tmp_path / "encoder", threads=1), backbones.load(folder)
+def test_export_champion__clip_sees_frames_one_by_one(
+    export_once: Callable[[str, Callable[[Path], Path]], Path]
+) -> None:
+    folder = export_once("clip", write_clip)
+    spec = EncoderSpec.load(folder / "encoder")
+    assert (spec.family, spec.vision) == ("clip", "frame")
+    assert json.loads((folder / "encoder" / "parity.json").read_text())["fp32"]["failed"] == []
+    assert {path.name for path in (folder / "encoder" / "fp32").iterdir()} == {"text.onnx", "frame.onnx"}
+    encoder = Encoder.load(folder / "encoder", threads=1)
+    model = lora.merged(backbones.load(folder / "backbone"), adapter_of(folder / "champion"))
     clips = np.random.default_rng(0).integers(0, 256, (3, FRAMES_OF_CLIP, SIDE, SIDE, 3), np.uint8)
     for count in (1, 3):
         ours, theirs = encoder.embed_frames(clips[:count]), embed_frames(model, clips[:count])

@@ -1,32 +1,26 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.training import two_processes
+from tests.training.forked_trainings import Trainings
 from tests.training.tiny import Archive
 from vidseek_training.fitting.distributed import DistributedContext
 
-ROOT = Path(__file__).parents[3]
 
 @pytest.mark.slow
 def test_two_processes__have_the_loss_and_gradients_of_one_with_the_same_batch(
-    archive: Archive, backbone: Path, tmp_path: Path
+    trainings: Trainings, archive: Archive, backbone: Path, tmp_path: Path
 ) -> None:
     arguments = [str(backbone), str(archive.pairs), str(archive.frames)]
     two_processes.main(*arguments, str(tmp_path / "alone"))
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-         "-m", "tests.training.two_processes", *arguments, str(tmp_path / "both")],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT / 'packages'}:{ROOT}", "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, check=False, timeout=300,
+    both = trainings.start(
+        "tests.training.two_processes", [*arguments, str(tmp_path / "both")], output=tmp_path / "output", num_processes=2,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert both.wait() == 0, both.output.read_text()[-3000:]
     names = ("alone.0", "both.0", "both.1")
     alone, one, other = (torch.load(tmp_path / name, weights_only=True) for name in names)
     assert (alone["count"], one["count"], other["count"]) == (1, 2, 2)

@@ -11,19 +11,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import mlflow
-import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from tests.raising import raises
+from tests.training.forked_trainings import Training, Trainings
 from tests.training.one_training import SETTINGS
 from tests.training.tiny import Archive
+from tests.waiting import wait_until
 from vidseek_media.errors import ArtifactError, ServiceError
 from vidseek_training.fitting import lora, train
 from vidseek_training.fitting.checkpoints import Checkpoint
@@ -31,45 +32,34 @@ from vidseek_training.fitting.train import train_adapter
 from vidseek_training.tracking import Run
 
 ROOT = Path(__file__).parents[3]
-TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
-
-Start = Callable[..., "subprocess.Popen[str]"]
+Start = Callable[..., Training]
 
 
 @pytest.fixture
-def start(archive: Archive, backbone: Path, tracking_store: Path) -> Start:
-    """Begin a training into a folder, in a process group of its own."""
+def start(trainings: Trainings, archive: Archive, backbone: Path, tracking_store: Path) -> Start:
+    """Begin a training into a folder."""
 
-    def begin(root: Path, *, launcher: tuple[str, ...] = (), pause_seconds: float = 0.0, dropout: float = 0.1) -> Any:
+    def begin(root: Path, *, num_processes: int = 1, pause_seconds: float = 0.0, dropout: float = 0.1) -> Training:
         root.mkdir(exist_ok=True)
-        return subprocess.Popen(
-            [sys.executable, "-m", *launcher, "tests.training.one_training", str(backbone), str(archive.pairs),
-             str(archive.frames), str(root), str(pause_seconds), str(dropout)],
-            cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=(root / "stderr").open("w"), start_new_session=True,
-            env={**os.environ, "PYTHONPATH": f"{ROOT / 'packages'}:{ROOT}", "OMP_NUM_THREADS": "1",
-                 "MLFLOW_TRACKING_URI": f"sqlite:///{tracking_store / 'mlflow.db'}"},
+        return trainings.start(
+            "tests.training.one_training", arguments(archive, backbone, root, pause_seconds, dropout),
+            output=root / "output", env=told(tracking_store), num_processes=num_processes,
         )
 
     return begin
 
 
-def finish(child: subprocess.Popen[str], root: Path) -> None:
-    assert child.wait(300) == 0, (root / "stderr").read_text()[-3000:]
-    assert child.stdout is not None
-    child.stdout.close()
+def arguments(archive: Archive, backbone: Path, root: Path, pause_seconds: float, dropout: float) -> list[str]:
+    """Those of `one_training`."""
+    return [str(backbone), str(archive.pairs), str(archive.frames), str(root), str(pause_seconds), str(dropout)]
 
 
-def kill(child: subprocess.Popen[str]) -> None:
-    """The process and those that it started, all at once: a machine that is switched off."""
-    if child.poll() is None:
-        everyone = [psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)]
-        for process in everyone:
-            with suppress(psutil.NoSuchProcess):  # it ended meanwhile
-                process.kill()
-        psutil.wait_procs(everyone, timeout=60)
-    child.wait()
-    assert child.stdout is not None
-    child.stdout.close()
+def told(tracking_store: Path) -> dict[str, str]:
+    return {"MLFLOW_TRACKING_URI": f"sqlite:///{tracking_store / 'mlflow.db'}"}
+
+
+def finish(child: Training) -> None:
+    assert child.wait() == 0, child.output.read_text()[-3000:]
 
 
 def checkpoints_of(root: Path) -> dict[str, int]:
@@ -77,14 +67,14 @@ def checkpoints_of(root: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.pt")} if folder.is_dir() else {}
 
 
-def wait_for_another_checkpoint(child: subprocess.Popen[str], root: Path) -> bool:
+def wait_for_another_checkpoint(child: Training, root: Path) -> bool:
     """Return False where the training ends before it writes one."""
     before, began = checkpoints_of(root), time.monotonic()
     while checkpoints_of(root) in (before, {}):
         if child.poll() is not None:
-            assert child.returncode == 0, (root / "stderr").read_text()[-3000:]
+            assert child.poll() == 0, child.output.read_text()[-3000:]
             return False
-        assert time.monotonic() - began < 120, (root / "stderr").read_text()[-3000:]
+        assert time.monotonic() - began < 120, child.output.read_text()[-3000:]
         time.sleep(0.01)
     return True
 
@@ -107,12 +97,12 @@ def test_train_adapter__killed_at_random_points_ends_as_if_it_had_not_been(start
     """A short form; `make kills` does it twenty times. A training that ended before its kill is followed by a new one."""
     num_kills = int(os.environ.get("VIDSEEK_TRAINING_KILLS", "2"))
     whole, cut, chance = tmp_path / "whole", tmp_path / "cut0", random.Random(0)
-    finish(start(whole), whole)
+    finish(start(whole))
     num_killed = num_begun = num_ended = gone_on = 0
     while num_killed < num_kills:
         assert num_begun < 3 * num_kills, f"{num_killed} of {num_begun} were killed, the others had ended"
         child = start(cut, pause_seconds=0.05)
-        assert child.stdout is not None and child.stdout.readline() == "loaded\n"
+        wait_until(lambda child=child: "loaded\n" in child.output.read_text())  # type: ignore[misc]
         is_going_on = bool(checkpoints_of(cut))  # it finds a checkpoint of the one that was killed before
         if num_begun % 2 == 0:
             wait_for_another_checkpoint(child, cut)
@@ -121,7 +111,7 @@ def test_train_adapter__killed_at_random_points_ends_as_if_it_had_not_been(start
             time.sleep(chance.uniform(0, 4))
         num_begun += 1
         is_killed = child.poll() is None
-        kill(child)
+        child.kill()
         num_killed += is_killed
         gone_on += is_going_on
         if (cut / "adapters" / "lora").exists():  # it was done before it was killed
@@ -129,8 +119,8 @@ def test_train_adapter__killed_at_random_points_ends_as_if_it_had_not_been(start
             num_ended += 1
             cut = tmp_path / f"cut{num_ended}"
         else:
-            assert is_killed, (cut / "stderr").read_text()[-3000:]
-    finish(start(cut), cut)
+            assert is_killed, child.output.read_text()[-3000:]
+    finish(start(cut))
     assert gone_on > 0 and result_of(cut) == result_of(whole)
     assert not checkpoints_of(cut)
     left = [str(path.relative_to(cut)) for path in cut.rglob("*") if ".part" in path.name or path.name.startswith(".lora")]
@@ -140,11 +130,19 @@ def test_train_adapter__killed_at_random_points_ends_as_if_it_had_not_been(start
 
 @pytest.mark.slow
 def test_train_adapter__two_processes_leave_the_adapter_of_one(
-    start: Start, tmp_path: Path, tracking_store: Path
+    start: Start, archive: Archive, backbone: Path, tmp_path: Path, tracking_store: Path
 ) -> None:
+    """By torchrun itself, as a user starts them."""
     alone, both = tmp_path / "alone", tmp_path / "both"
-    finish(start(alone, dropout=0.0), alone)
-    finish(start(both, launcher=TORCHRUN, dropout=0.0), both)
+    finish(start(alone, dropout=0.0))
+    both.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+         "-m", "tests.training.one_training", *arguments(archive, backbone, both, 0.0, 0.0)],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ, **told(tracking_store), "PYTHONPATH": f"{ROOT / 'packages'}:{ROOT}", "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
     one, two = (load_file(each / "adapters" / "lora" / "adapter" / "adapter_model.safetensors") for each in (alone, both))
     assert one.keys() == two.keys()
     found, wanted = (torch.cat([each[name].flatten() for name in sorted(one)]) for each in (two, one))
@@ -166,12 +164,12 @@ def test_train_adapter__two_processes_leave_the_adapter_of_one(
 @pytest.mark.slow
 def test_train_adapter__two_processes_that_were_killed_go_on(start: Start, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    finish(start(whole, launcher=TORCHRUN), whole)
-    child = start(cut, launcher=TORCHRUN, pause_seconds=0.05)
+    finish(start(whole, num_processes=2))
+    child = start(cut, num_processes=2, pause_seconds=0.05)
     assert wait_for_another_checkpoint(child, cut)
-    kill(child)
+    child.kill()
     assert checkpoints_of(cut) and not (cut / "adapters").exists()
-    finish(start(cut, launcher=TORCHRUN), cut)
+    finish(start(cut, num_processes=2))
     assert result_of(cut) == result_of(whole)
 
 
