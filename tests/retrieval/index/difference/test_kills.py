@@ -37,7 +37,9 @@ from tests.retrieval.growing import GrowingArchive
 from vidseek_retrieval.index.publish import compact, publish
 
 CHANGES = {
-    "mkdir", "truncate", "copy_file_range", "fsync", "rename", "replace", "unlink", "rmdir", "BufferedWriter.write",
+    "mkdir", "truncate", "ftruncate", "copy_file_range", "sendfile", "write", "writev", "fsync", "fdatasync", "link",
+    "symlink", "rename", "replace", "unlink", "remove", "rmdir", "BufferedWriter.write", "FileIO.write",
+    "TextIOWrapper.write", "ndarray.tofile",
     *(f"EdgeShard.{name}" for name in ("create", "update", "optimize", "flush", "close")),
 }
 
