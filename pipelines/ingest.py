@@ -12,7 +12,7 @@ from vidseek_media.text.written_captions import read_written
 
 def sweep_left() -> None:
     """Remove what stages that were killed left half-written: each run of the pipeline begins with this stage."""
-    sweep(PATHS.root, "dvc.lock")
+    sweep(PATHS.root)
     for folder in PATHS.written:
         sweep_below(folder)
 

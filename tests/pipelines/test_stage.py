@@ -46,6 +46,7 @@ def test_sweep_left__what_killed_stages_left_goes_before_any_stage_runs(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "dvc.lock").touch()
         (folder / ".dvc.lock.01234567.part").touch()
+    (tmp_path / ".params.yaml.89abcdef.part").touch()
     (tmp_path / "source").mkdir()
     (theirs := tmp_path / "source" / ".other.01234567.part").touch()
     ingest.sweep_left()
