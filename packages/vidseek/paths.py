@@ -69,8 +69,12 @@ class ArchivePaths(StageFolders):
 
     @property
     def written(self) -> tuple[Path, ...]:
-        """The folders that stages write, but for the index, which keeps itself in order."""
-        return self.data, self.models, self.reports, self.receipts, self.state
+        """The folders that stages write, but for the index and the checkpoints, which are kept in order where they are."""
+        return (
+            self.data, self.models, self.reports, self.receipts, self.downloads, self.ledger, self.shot_cache,
+            self.pair_memory, self.dedup_cache, self.subtitle_cache, self.ocr_cache, self.speech_cache, self.prompt_vectors,
+            self.caption_journal, self.relevance_journal,
+        )
 
     @property
     def params(self) -> Path:

@@ -41,13 +41,14 @@ def test_sweep_left__what_killed_stages_left_goes_before_any_stage_runs(
 ) -> None:
     paths = ArchivePaths(tmp_path)
     monkeypatch.setattr(ingest, "PATHS", paths)
-    places = (paths.root, paths.data / "pairs", paths.encoder, paths.receipts, paths.reports, paths.state / "subtitles")
+    places = (paths.root, paths.data / "pairs", paths.encoder, paths.receipts, paths.reports, paths.subtitle_cache)
     for folder in places:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "dvc.lock").touch()
         (folder / ".dvc.lock.01234567.part").touch()
     (tmp_path / ".params.yaml.89abcdef.part").touch()
-    (tmp_path / "source").mkdir()
-    (theirs := tmp_path / "source" / ".other.01234567.part").touch()
+    source = paths.state / "films"
+    source.mkdir()
+    (theirs := source / ".other.01234567.part").touch()
     ingest.sweep_left()
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == {theirs, *(each / "dvc.lock" for each in places)}

@@ -188,7 +188,7 @@ def sweep_below(root: Path) -> None:
     """Remove what writers that were killed left in a folder and in all folders below it, as `sweep` does.
 
     Args:
-        root: The folder; it may be missing.
+        root: The folder; it may be missing. Links below it are not followed.
     """
     for folder, folders, files in os.walk(root):
         for name in (*folders, *files):
