@@ -176,9 +176,10 @@ class Model:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)
 
     def close(self) -> None:
-        """Let its threads go; those that it was given are not its own."""
+        """Let its threads go, and what it has open; the threads that it was given are not its own."""
         self.texts.close()
         self.clips.close()
+        self._opened = None  # the web framework keeps routes, and so this, for as long as the process lives
 
     async def _try_to_open(self) -> None:
         try:

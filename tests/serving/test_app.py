@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import io
 import json
 import re
@@ -723,3 +724,13 @@ def test_search__new_bundle_and_new_index_under_load_fail_no_request(tmp_path: P
             thread.join()
     assert {status for status, _ in answers} == {200}
     assert {version for _, version in answers} == {VERSION, other}
+
+
+def test_close__gives_the_index_back(tmp_path: Path) -> None:
+    def is_mapped() -> bool:
+        gc.collect()
+        return str(tmp_path) in Path("/proc/self/maps").read_text()
+
+    with serving(write_colour_archive(tmp_path)) as client:
+        assert client.post("/v1/search", json={"text": "red"}).status_code == 200 and is_mapped()
+    assert not is_mapped()
