@@ -20,7 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.line_server import LineServer
+
 IMPORTED = (
     "numpy", "pandas", "pyarrow.parquet", "vidseek.cli", "vidseek.archive", "vidseek_encoder.encoder",
     "vidseek_retrieval.search.searcher", "vidseek_retrieval.index.edge.backend", "vidseek_retrieval.index.publish",
@@ -60,30 +61,19 @@ def _server(imported: tuple[str, ...]) -> _Server:
     return server
 
 
-class _Server:
+class _Server(LineServer):
     def __init__(self, imported: Sequence[str]) -> None:
-        environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'packages'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.forking", *imported], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env=environment, text=True,
-        )
+        super().__init__("tests.forking", *imported)
         self._one_at_a_time = threading.Lock()
 
     def run(self, **asked: Any) -> subprocess.CompletedProcess[str]:
-        assert self._process.stdin is not None and self._process.stdout is not None
         with tempfile.TemporaryDirectory() as outputs:
             out, err = Path(outputs, "out"), Path(outputs, "err")
-            request = json.dumps({**asked, "out": str(out), "err": str(err)})
+            request = {**asked, "out": str(out), "err": str(err)}
             with self._one_at_a_time:
-                self._process.stdin.write(request + "\n")
-                self._process.stdin.flush()
-                ended = json.loads(self._process.stdout.readline())
-            return subprocess.CompletedProcess(request, ended, out.read_text(), err.read_text())
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+                self.send(request)
+                ended = self.receive()
+            return subprocess.CompletedProcess(json.dumps(request), ended, out.read_text(), err.read_text())
 
 
 def _run(request: Mapping[str, Any]) -> None:

@@ -6,19 +6,19 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
 
 import av
 import numpy as np
 import yaml
 
+from tests.line_server import LineServer
 from tests.pipelines.stage_runner import STAGES
 from tests.tiny_bundle import COLOURS, colour_vector, write_tiny_bundle
 from vidseek.archive import ALIAS
@@ -173,25 +173,13 @@ def seconds_of(run: Run) -> dict[str, float]:
     return {name: end - begin for (name, begin), (_, end) in pairwise(times)}
 
 
-class Runner:
+class Runner(LineServer):
     """Starts runs, follows them, and kills them."""
 
     def __init__(self, *options: str) -> None:
-        environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'packages'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
-        self._server = subprocess.Popen(
-            [sys.executable, "-m", "tests.pipelines.stage_runner", *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, env=environment, text=True,
-        )
+        super().__init__("tests.pipelines.stage_runner", *options, stderr=subprocess.DEVNULL)
         self._runs: dict[int, Run] = {}
-        assert self._read() == {"ready": True}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._server.stdin is not None
-        self._server.stdin.close()
-        self._server.wait()
+        assert self.receive() == {"ready": True}
 
     def start(self, root: Path, stages: Sequence[str] = STAGES, *, longest: int = 0) -> Run:
         """Start a run; no file that it writes may be longer than `longest` bytes, if that is not 0."""
@@ -202,11 +190,9 @@ class Runner:
         return self._request({"folder": str(root), "job": job, "files": [str(file) for file in files]})
 
     def _request(self, request: dict[str, Any]) -> Run:
-        assert self._server.stdin is not None
         run = Run(len(self._runs))
         self._runs[run.number] = run
-        self._server.stdin.write(json.dumps({"run": run.number, **request}) + "\n")
-        self._server.stdin.flush()
+        self.send({"run": run.number, **request})
         while not run.process:
             self.follow()
         return run
@@ -242,7 +228,7 @@ class Runner:
 
     def follow(self) -> None:
         """Take one line of what happens."""
-        line = self._read()
+        line = self.receive()
         run = self._runs[line["run"]]
         run.process = line.get("process", run.process)
         run.stages_process = line.get("stages_process", run.stages_process)
@@ -251,13 +237,6 @@ class Runner:
             run.begun[line["begins"]] = time.monotonic()
         if "ends" in line:
             run.error, run.ended, run.counts = line["ends"], time.monotonic(), line["counts"]
-
-    def _read(self) -> dict[str, Any]:
-        assert self._server.stdout is not None
-        line = self._server.stdout.readline()
-        assert line, "the process that runs stages ended"
-        content: dict[str, Any] = json.loads(line)
-        return content
 
 
 def copy_archive(whole: Path, to: Path) -> ArchivePaths:

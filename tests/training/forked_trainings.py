@@ -9,18 +9,17 @@ import importlib
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from tests.free_ports import free_port
+from tests.line_server import LineServer
 
-ROOT = Path(__file__).parents[2]
 IMPORTED = (
     "accelerate", "mlflow.tracking", "peft", "tests.training.one_training", "tests.training.two_processes", "transformers",
     "vidseek_training.backbones.viclip",
@@ -55,23 +54,11 @@ class Training:
         self.wait()
 
 
-class Trainings:
+class Trainings(LineServer):
     """Starts trainings."""
 
     def __init__(self) -> None:
-        environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'packages'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
-        self._server = subprocess.Popen(
-            [sys.executable, "-m", "tests.training.forked_trainings"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env=environment, text=True,
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._server.stdin is not None
-        self._server.stdin.close()
-        self._server.wait()
+        super().__init__("tests.training.forked_trainings")
 
     def start(
         self, module: str, args: Sequence[str], *, output: Path, env: Mapping[str, str] | None = None, num_processes: int = 1
@@ -98,10 +85,8 @@ class Trainings:
 
     def ask(self, **request: Any) -> Any:
         """Return the server's answer."""
-        assert self._server.stdin is not None and self._server.stdout is not None
-        self._server.stdin.write(json.dumps(request) + "\n")
-        self._server.stdin.flush()
-        return json.loads(self._server.stdout.readline())
+        self.send(request)
+        return self.receive()
 
 
 def _train(request: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from qdrant_client import QdrantClient
+from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from tests.raising import raises
@@ -49,11 +49,11 @@ HOMES = ["embedded", "server", pytest.param("strict", marks=pytest.mark.slow)]
 
 
 @contextmanager
-def home_at(kind: str, root: Path) -> Iterator[IndexBackend]:
+def home_at(kind: str, root: Path, *, strict: models.StrictModeConfig = STRICT) -> Iterator[IndexBackend]:
     if kind == "embedded":
         yield EdgeBackend(root / "index")
     elif kind == "strict":
-        with standing(strict=STRICT) as stand_in:
+        with standing(strict=strict) as stand_in:
             yield server.QdrantBackend.connect(stand_in.url)
     elif os.environ.get("QDRANT_URL"):
         with borrowed_home(os.environ["QDRANT_URL"]) as borrowed:

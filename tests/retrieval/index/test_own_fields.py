@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from qdrant_client import QdrantClient
 
 from tests.raising import raises
 from tests.retrieval.archive import VERSION, clip_row, unit_rows, video_row, write_archive
-from tests.retrieval.qdrant_stand_in import STRICT, standing
+from tests.retrieval.index.test_backends import HOMES, home_at
+from tests.retrieval.qdrant_stand_in import STRICT
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_media.fields.declared import RESERVED, fields_of
 from vidseek_media.fields.statement import Statement
@@ -24,7 +24,6 @@ from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.index.exchange.transfer import export_collection, import_collection
 from vidseek_retrieval.index.payload import payload_fields
 from vidseek_retrieval.index.publish import PublishReport, publish
-from vidseek_retrieval.index.qdrant import backend as server
 from vidseek_retrieval.index.qdrant.builds import BUILD_FIELDS
 from vidseek_retrieval.search.browse import facets_of
 from vidseek_retrieval.search.filters import Condition, meets, parse_filters
@@ -80,18 +79,10 @@ class Archive:
         return {VIDEOS.index(hit.video_id) for hit in self.search(**filters).hits}
 
 
-HOMES = ["embedded", "server", pytest.param("strict", marks=pytest.mark.slow)]
-
-
 @contextmanager
 def archive_at(home: str, root: Path) -> Iterator[Archive]:
-    if home == "embedded":
-        yield Archive(root, EdgeBackend(root / "index"))
-    elif home == "server":
-        yield Archive(root, server.QdrantBackend(QdrantClient(":memory:")))
-    else:
-        with standing(strict=STRICT.model_copy(update={"max_payload_index_count": 64})) as stand_in:
-            yield Archive(root, server.QdrantBackend.connect(stand_in.url))
+    with home_at(home, root, strict=STRICT.model_copy(update={"max_payload_index_count": 64})) as backend:
+        yield Archive(root, backend)
 
 
 @pytest.fixture(params=HOMES)
