@@ -257,7 +257,7 @@ faults: setup ## Thousands of odd requests and broken files to the service, and 
 	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/serving/http/test_connections.py tests/serving/http/test_bodies.py tests/serving/http/test_sites.py
 	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/test_artefacts.py
 	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/media/test_urls.py tests/media/sources/test_secret_urls.py    # secrets in URLs
-	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/media/files/test_appending.py tests/face/actions/test_feedback.py    # confirmed is kept
+	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/media/files/test_appending.py tests/vidseek/actions/test_feedback.py    # confirmed is kept
 	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/serving/test_readiness.py tests/retrieval/index/test_alias_table.py    # ready is ready
 	VIDSEEK_FAULTS=300 $(BIN)/pytest -q tests/media/test_output.py tests/media/files/test_fetching.py tests/serving/test_faults_told.py
 

@@ -10,7 +10,7 @@ from vidseek_encoder.encoder import Encoder
 from vidseek_retrieval.confidence.calibrate import read_calibration
 from vidseek_retrieval.confidence.prompt_tags import open_prompts, why_unapplied
 from vidseek_retrieval.dedup.video_matches import read_duplicates
-from vidseek_retrieval.index.open_backend import open_home
+from vidseek_retrieval.index.open_backend import open_backend
 from vidseek_retrieval.index.publish import publish
 
 
@@ -26,7 +26,7 @@ def main() -> str:
     ) if tags.prompts and not unapplied else None
     report = publish(
         PATHS.embed, PATHS.cut, PATHS.ingest, PATHS.caption, PATHS.segment_dirs,
-        index=open_home(PATHS.index, params.server), alias=alias, cut=params.cut,
+        index=open_backend(PATHS.index, params.server), alias=alias, cut=params.cut,
         keep_previous=params.keep_previous, min_recall=params.min_recall,
         compact_share=params.compact_share, settings=params.index, calibration=calibration,
         duplicates=read_duplicates(PATHS.duplicates), fields_dir=PATHS.fields, prompts=prompts,

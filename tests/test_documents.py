@@ -85,3 +85,20 @@ def test_modules__that_documents_name_are_there() -> None:
         run_as = re.findall(r"python -m ((?:vidseek|pipelines|serving|bench)[\w.]*\w)(?![<.])", text)
         for name in [*re.findall(r"`([\w/]+\.py)`", text), *(f"{each.replace('.', '/')}.py" for each in run_as)]:
             assert any(file.endswith(f"/{name}") for file in files), f"{document.name}: {name}"
+
+
+NAMES, MODULE = r"((?:`\w+`(?:, | and )?)+)", r"`([\w/]+\.py)`"
+
+
+def test_names__that_documents_give_with_a_module_are_in_it() -> None:
+    sources = {f"/{path.relative_to(ROOT).as_posix()}": path.read_text(encoding="utf-8") for path in CODE if path.suffix == ".py"}
+    found = 0
+    for document in ("ARCHITECTURE.md", "CONTRIBUTING.md"):
+        text = " ".join((ROOT / document).read_text(encoding="utf-8").split())
+        named = [*re.findall(f"{NAMES} (?:in|of) {MODULE}", text), *((b, a) for a, b in re.findall(f"{MODULE}: {NAMES}", text))]
+        for names, module in named:
+            texts = [source for place, source in sources.items() if place.endswith(f"/{module}")]
+            for name in re.findall(r"`(\w+)`", names):
+                found += 1
+                assert any(re.search(rf"\b{name}\b", source) for source in texts), f"{document}: {name} in {module}"
+    assert found > 20

@@ -28,8 +28,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "vidseek_retrieval": ("vidseek_media", "vidseek_quality", "vidseek_encoder"),
     "vidseek_demo": ("vidseek_media", "vidseek_quality", "vidseek_encoder", "vidseek_training", "vidseek_retrieval"),
 }
-"""The room table of the design. Who is not in it (face, pipelines, serving) may import all and is imported by none of
-these; of the rooms the face alone imports the demo's."""
+"""The rooms, as ARCHITECTURE.md has them. What is not in it (vidseek, pipelines, serving) may import all and is imported by
+none of these; `vidseek` alone imports the demo."""
 
 PRIVATE_TO_THE_TOP = ("vidseek", "vidseek_demo", "pipelines", "serving")
 

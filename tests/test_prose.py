@@ -17,8 +17,8 @@ MOST_WORDS = 3
 """Of a fact: `'opencv'`, `dvc repro calibrate`."""
 TOLD = frozenset({"message", "remedy", "stderr", "err"})
 WORDING = frozenset({
-    "face/test_cli.py: no such thing\n  → Leave it",  # how a message and its remedy are laid out
-    "face/reports/test_doctor.py: pip install -c constraints.txt -e .",
+    "vidseek/test_cli.py: no such thing\n  → Leave it",  # how a message and its remedy are laid out
+    "vidseek/reports/test_doctor.py: pip install -c constraints.txt -e .",
     "media/test_output.py: temporary files go to",  # which of the two folders is full
     "media/decoding/test_worker_batch.py: took longer than 0.1 s, see a.timeout_seconds in params.yaml",
     "retrieval/confidence/test_calibration.py: dvc repro calibrate publish",

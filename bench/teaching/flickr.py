@@ -38,7 +38,8 @@ from vidseek_training import backbones
 from vidseek_training.backbones.base import Backbone, BackboneSpec, clamp_logit_scale
 from vidseek_training.backbones.clip import build_clip
 from vidseek_training.backbones.files.tokenizer_files import clip_tokenizer
-from vidseek_training.dataset.pair_set import Batches, PairSet, drop_words
+from vidseek_training.dataset.pair_set import Batches, PairSet
+from vidseek_training.dataset.views import drop_words
 from vidseek_training.evaluation.embedding import embed_pairs
 from vidseek_training.evaluation.metrics import Ranks, bootstrap, summarise
 from vidseek_training.evaluation.retrieval_metrics import judge, one_a_clip

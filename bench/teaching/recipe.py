@@ -54,8 +54,9 @@ from vidseek_encoder.tokenize import Tokenizer as Texts
 from vidseek_training import backbones
 from vidseek_training.backbones.base import Backbone, BackboneSpec, clamp_logit_scale
 from vidseek_training.backbones.clip import build_clip
-from vidseek_training.dataset.pair_set import Batches, FramesOfPairs, PairSet, drop_words
+from vidseek_training.dataset.pair_set import Batches, FramesOfPairs, PairSet
 from vidseek_training.dataset.sampling import Data, Sampler
+from vidseek_training.dataset.views import drop_words
 from vidseek_training.evaluation.embedding import embed_pairs
 from vidseek_training.evaluation.metrics import Ranks, bootstrap
 from vidseek_training.evaluation.retrieval_metrics import judge

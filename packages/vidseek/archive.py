@@ -66,9 +66,9 @@ class Archive(ArchivePaths):
 
     def backend(self) -> IndexBackend:
         """Open the index backend: the Qdrant server that QDRANT_URL names, or the folder `index`."""
-        from vidseek_retrieval.index.open_backend import open_home
+        from vidseek_retrieval.index.open_backend import open_backend
 
-        return open_home(self.index)
+        return open_backend(self.index)
 
     @property
     def source(self) -> Source | None:

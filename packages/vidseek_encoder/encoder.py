@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vidseek_encoder.bundle import TOKENIZER_FILE, EncoderSpec
 from vidseek_encoder.choices import BATCH, PROVIDER, VARIANT, Provider, usable_cores
-from vidseek_encoder.preprocess import preprocess_frames
+from vidseek_encoder.preprocess import centre_frames, preprocess_frames
 from vidseek_encoder.providers import BUCKETS, bucket_of, open_session, require_provider, run_error
 from vidseek_encoder.tokenize import Tokenizer, require_texts
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
@@ -253,7 +253,7 @@ class Encoder:
             raise InputRejected(
                 f"a clip has the shape {clip.shape}, wanted (T, height, width, 3) with T above 0", code="bad-shape",
             )
-        return clip if len(clip) in (1, self.spec.num_frames) else clip[_bin_centres(len(clip), self.spec.num_frames)]
+        return clip if len(clip) in (1, self.spec.num_frames) else clip[centre_frames(len(clip), self.spec.num_frames)]
 
     def _see(
         self, model: str, batches: Sequence[Sequence[NDArray[np.uint8]]], *, steady: bool
@@ -346,11 +346,6 @@ class Encoder:
                 code="not-unit-length",
                 remedy="The weights or the export are broken: train and export again",
             )
-
-
-def _bin_centres(length: int, num_frames: int) -> list[int]:
-    """Return the indices of the frames at the centres of `num_frames` equal bins of `length` frames."""
-    return [int((place + 0.5) * length / num_frames) for place in range(num_frames)]
 
 
 def _row_shape(model: str, spec: EncoderSpec) -> list[int]:

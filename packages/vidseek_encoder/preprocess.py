@@ -50,6 +50,20 @@ class Resizing:
         return self.resize_side or self.side
 
 
+def centre_frames(num_kept: int, num_frames: int) -> list[int]:
+    """Return which of a clip's frames a model sees: those at the centres of equal bins, ascending.
+
+    Args:
+        num_kept: Number of frames that are there.
+        num_frames: Number of bins, from 1 to `num_kept`.
+
+    Examples:
+        >>> centre_frames(24, 8)
+        [1, 4, 7, 10, 13, 16, 19, 22]
+    """
+    return [int((place + 0.5) * num_kept / num_frames) for place in range(num_frames)]
+
+
 def preprocess_frames(
     frames: NDArray[np.uint8], *, resizing: Resizing, image_mean: Channels, image_std: Channels
 ) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Module paths and class names of an earlier version: they go on for one version, with a DeprecationWarning.
+"""Module paths and names of an earlier version: they go on for one version, with a DeprecationWarning.
 
 All modules were moved into folders on 2026-11-27 (ARCHITECTURE.md, "The map"). `from vidseek_media.frames import decode_at`
 finds the function where it is today. What a module had may lie in several modules now: its folder is searched.
@@ -121,10 +121,11 @@ NAMES = {
     "Fitting": "Trainer",
     "Grain": "CaptionDetail", "Hidden": "Denylist", "IndexHome": "IndexBackend", "Judgement": "RetrievalMetrics",
     "Kept": "ClipFramesInfo", "LowerTokens": "CachedHiddenStates", "Processes": "DistributedContext", "Purse": "Budget",
-    "QdrantHome": "QdrantBackend", "Seen": "QueryStats", "Shown": "FilteredCollection", "Stretch": "TimeRange",
+    "QdrantHome": "QdrantBackend", "home_of": "as_backend", "open_home": "open_backend",
+    "Seen": "QueryStats", "Shown": "FilteredCollection", "Stretch": "TimeRange",
     "Verdict": "DecodeResult", "VideoLooks": "VideoFingerprint", "Words": "SparseVector",
 }
-"""Earlier class name to that of today."""
+"""Earlier name of a class or function to that of today."""
 
 
 def earlier(path: str) -> Callable[[str], Any]:

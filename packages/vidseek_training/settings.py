@@ -228,7 +228,7 @@ class TrainingSettings(Section):
 
 
 class SelectSettings(Section):
-    """The bootstrap that decides which adapter is champion."""
+    """The bootstrap by which adapters are compared; the rule, and its level, are in `evaluation/proof.py`."""
 
     place = "select"
 

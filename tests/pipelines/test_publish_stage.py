@@ -31,7 +31,7 @@ def test_publish__asks_saved_searches_of_what_is_live(
     )
     for name, value in (
         ("load_params", lambda: settings), ("read_calibration", lambda _: None), ("why_unapplied", lambda *_: ""),
-        ("open_home", lambda *_: None), ("read_duplicates", lambda _: []), ("publish", lambda *_, **__: report),
+        ("open_backend", lambda *_: None), ("read_duplicates", lambda _: []), ("publish", lambda *_, **__: report),
         ("after_publish", after_publish),
     ):
         monkeypatch.setattr(publish, name, value)

@@ -95,8 +95,8 @@ def standing(**named: Any) -> Iterator[QdrantStandIn]:
 
 
 @contextmanager
-def borrowed_home(url: str) -> Iterator[QdrantBackend]:
-    """A home on a server that others use too, under a prefix of its own: all of it is removed at the end.
+def borrowed_backend(url: str) -> Iterator[QdrantBackend]:
+    """A backend on a server that others use too, under a prefix of its own: all of it is removed at the end.
 
     The key is in QDRANT_API_KEY, where the server wants one.
     """

@@ -60,7 +60,7 @@ def make_base(archive: Archive) -> BaseReport | None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from vidseek_retrieval.dedup.video_matches import read_duplicates
     from vidseek_retrieval.embedding.embed_archive import Tables, embed_all
-    from vidseek_retrieval.index.open_backend import open_home
+    from vidseek_retrieval.index.open_backend import open_backend
     from vidseek_retrieval.index.publish import publish
     from vidseek_retrieval.settings import EmbedSettings, PublishSettings, SearchSettings
     from vidseek_training.evaluation.champion import read_selected
@@ -87,7 +87,7 @@ def make_base(archive: Archive) -> BaseReport | None:
     )
     done = publish(
         archive.base / "embed", tables.cut, tables.ingest, tables.caption, archive.segment_dirs,
-        index=open_home(archive.index, settings.server), alias=BASE_ALIAS, cut=settings.cut,
+        index=open_backend(archive.index, settings.server), alias=BASE_ALIAS, cut=settings.cut,
         keep_previous=0,  # it is held against what is live now: nobody goes back to an earlier one
         min_recall=settings.min_recall, settings=settings.index,
         duplicates=read_duplicates(archive.duplicates),

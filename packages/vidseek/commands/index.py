@@ -102,7 +102,7 @@ def index_export(
     alias: AliasName = "clips",
     as_json: printing.AsJson = False,
 ) -> None:
-    """Write a collection to one file. The home is the server that QDRANT_URL names, or else the folder `index`."""
+    """Write a collection to one file. The index is on the server that QDRANT_URL names, or else in the folder `index`."""
     from vidseek.archive import Archive
     from vidseek_retrieval.index.exchange.transfer import export_collection
 

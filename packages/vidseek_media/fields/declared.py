@@ -41,7 +41,7 @@ RESERVED = frozenset({
     "file", "caption", "start", "end", "split", "gallery", "contrast", "axis", "image", "video", "path", "filename",
     "title", "channel", "category", "published_at", "video_id", "clip_id", "clip_ids", "best_clip_id", "best_ms",
     "duration_ms", "start_ms", "end_ms", "index", "uri", "thumbnail_url", "media_url", "encoder_version", "duplicate_of",
-    "score", "confidence", "evidence", "fields", "visual", "captions", "words", "speech", "ocr",
+    "score", "confidence", "evidence", "reranked", "fields", "visual", "captions", "words", "speech", "ocr",
     "build_added", "build_removed", "build_digest",
 })
 """Columns with a meaning of their own, and fields that hits and payloads have already."""

@@ -9,7 +9,7 @@ from vidseek_media.errors import ArtifactError
 from vidseek_retrieval.index.backend import PUBLISH_REMEDY, USE_REMEDY, Alias, IndexBackend
 from vidseek_retrieval.index.collection_metadata import CollectionMetadata
 from vidseek_retrieval.index.edge.backend import EdgeBackend
-from vidseek_retrieval.index.open_backend import Index, home_of
+from vidseek_retrieval.index.open_backend import Index, as_backend
 from vidseek_retrieval.index.verification import Verification, verify_collection
 from vidseek_retrieval.settings import MIN_RECALL
 
@@ -31,7 +31,7 @@ def list_collections(index: Index) -> list[CollectionStatus]:
     Args:
         index: The folder of the embedded index, or an index backend.
     """
-    backend = home_of(index)
+    backend = as_backend(index)
     aliases = backend.aliases()
     return [
         CollectionStatus(
@@ -68,7 +68,7 @@ def rollback(index: Index, *, alias: str = "clips") -> str:
         >>> rollback(Path("index")) == report.previous[0]
         True
     """
-    backend = home_of(index)
+    backend = as_backend(index)
     require_published(backend, alias)
     with backend.building():
         current = require_published(backend, alias)
@@ -98,7 +98,7 @@ def use_collection(index: Index, name: str, *, alias: str = "clips", min_recall:
         ArtifactError: it does not exist, or does not verify.
         ServiceError: a publish runs.
     """
-    backend = home_of(index)
+    backend = as_backend(index)
     backend.open(name).close()  # before the lock, which creates the folder
     with backend.building():
         verification = verify_collection(backend, name, min_recall=min_recall)
@@ -128,7 +128,7 @@ def prune(index: Index) -> list[str]:
         ArtifactError: the alias table is missing, empty or broken, or names a missing collection. Nothing is removed.
         ServiceError: a publish runs, or a file cannot be deleted.
     """
-    backend = home_of(index)
+    backend = as_backend(index)
     if isinstance(backend, EdgeBackend) and not backend.root.is_dir():
         return []  # taking the lock would create the folder
     with backend.building():
@@ -148,7 +148,7 @@ def retract(index: Index, *, alias: str) -> list[str]:
     Raises:
         ServiceError: a publish runs, or a file cannot be deleted.
     """
-    backend = home_of(index)
+    backend = as_backend(index)
     if alias not in backend.aliases():
         return []
     with backend.building():
@@ -175,7 +175,7 @@ def verify(
     Raises:
         ArtifactError: it does not exist, or does not open.
     """
-    backend = home_of(index)
+    backend = as_backend(index)
     name = collection or require_published(backend, alias).collection
     return verify_collection(backend, name, min_recall=min_recall)
 
@@ -211,7 +211,7 @@ def require_alias_table(index: Index, *, alias: str | None = None) -> None:
         ArtifactError: the table is missing, empty or broken, or names a missing collection.
         ServiceError: the Qdrant server does not answer.
     """
-    if wrong := alias_problems(home_of(index), alias=alias):
+    if wrong := alias_problems(as_backend(index), alias=alias):
         raise _table_not_right(wrong)
 
 

@@ -14,7 +14,7 @@ from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.settings import ServerSettings
 
 Index = Path | IndexBackend
-"""The folder of an embedded index, or any home."""
+"""The folder of an embedded index, or any backend."""
 
 URL_VARIABLE = "QDRANT_URL"
 KEY_VARIABLE = "QDRANT_API_KEY"
@@ -22,7 +22,7 @@ PREFIX_VARIABLE = "QDRANT_PREFIX"
 PREFIX = re.compile(r"[A-Za-z0-9_-]{0,64}")
 
 
-def open_home(index: Path, settings: ServerSettings | None = None) -> IndexBackend:
+def open_backend(index: Path, settings: ServerSettings | None = None) -> IndexBackend:
     """Return the server at QDRANT_URL (with QDRANT_API_KEY, where it wants one), or else the folder `index`.
 
     QDRANT_PREFIX goes before the names of all collections and aliases there, so that several archives may share a server.
@@ -48,6 +48,6 @@ def open_home(index: Path, settings: ServerSettings | None = None) -> IndexBacke
     return QdrantBackend.connect(url, api_key=secret(KEY_VARIABLE), settings=settings, prefix=prefix)
 
 
-def home_of(index: Index) -> IndexBackend:
-    """Return the home itself, or the embedded one in a folder."""
+def as_backend(index: Index) -> IndexBackend:
+    """Return the backend itself, or the embedded one in a folder."""
     return EdgeBackend(index) if isinstance(index, Path) else index

@@ -30,7 +30,7 @@ from vidseek_retrieval.index.collection_metadata import CollectionMetadata, coll
 from vidseek_retrieval.index.collection_points import build_of, read_points, with_auto_tags
 from vidseek_retrieval.index.difference.content import Content, TableContent, Whole
 from vidseek_retrieval.index.difference.record import Difference, Record
-from vidseek_retrieval.index.open_backend import Index, home_of
+from vidseek_retrieval.index.open_backend import Index, as_backend
 from vidseek_retrieval.index.trial_search import trial_problems
 from vidseek_retrieval.index.verification import (
     Check,
@@ -171,8 +171,8 @@ def publish(
             f"{points.encoder_version}", code="other-encoder", remedy="Run `dvc repro calibrate`",
         )
     live = go_live(
-        home_of(index), TableContent(points, calibration), alias=alias, keep_previous=keep_previous, min_recall=min_recall,
-        compact_share=compact_share,
+        as_backend(index), TableContent(points, calibration), alias=alias, keep_previous=keep_previous,
+        min_recall=min_recall, compact_share=compact_share,
     )
     metadata = live.metadata
     report = PublishReport(
@@ -262,7 +262,7 @@ def compact(
         GateFailed: the new one does not verify; the alias stays where it was.
         ServiceError: another publish runs, or the backend cannot store it.
     """
-    backend = home_of(index)
+    backend = as_backend(index)
     require_published(backend, alias)
     with backend.building():
         current = require_published(backend, alias)

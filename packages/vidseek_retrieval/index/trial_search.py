@@ -44,7 +44,7 @@ def trial_problems(collection: Collection) -> list[str]:
 
 @dataclass(frozen=True)
 class _AsIfLive:
-    """A home whose one alias points to the collection on trial."""
+    """A backend whose one alias points to the collection on trial."""
 
     collection: Collection
 

@@ -14,7 +14,7 @@ from vidseek_media.fields.declared import DeclaredFields, declared_values
 from vidseek_media.urls import bare_address, bare_url
 from vidseek_retrieval.confidence.calibration import Calibration
 from vidseek_retrieval.index.backend import Collection, CollectionRemoved, IndexBackend, Point
-from vidseek_retrieval.index.open_backend import Index, home_of
+from vidseek_retrieval.index.open_backend import Index, as_backend
 from vidseek_retrieval.lexical.hit_evidence import MAX_TEXTS, Evidence, spoken_span
 from vidseek_retrieval.search.denylist import Denylist
 from vidseek_retrieval.search.filters import parse_filters
@@ -108,7 +108,7 @@ class Searcher:
             ArtifactError: nothing was published, it is broken, or its encoder_version is not the encoder's.
         """
         searcher = cls(
-            home_of(index), encoder, alias=alias, merge_margin_sd=merge_margin_sd, merge_margin=merge_margin,
+            as_backend(index), encoder, alias=alias, merge_margin_sd=merge_margin_sd, merge_margin=merge_margin,
             negative_weight=negative_weight, weights=weights, evidence=evidence, hidden=hidden,
         )
         collection = searcher.opened()

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from vidseek_training.backbones import Backbone
 from vidseek_training.dataset.negatives import RightOnes, with_hard
-from vidseek_training.dataset.pair_set import Batches, PairSet, cut_padding, drop_words
-from vidseek_training.fitting.cached_hidden_states import CachedHiddenStates, make_views
+from vidseek_training.dataset.pair_set import Batches, PairSet, cut_padding
+from vidseek_training.dataset.views import drop_words, make_views
+from vidseek_training.fitting.cached_hidden_states import CachedHiddenStates
 from vidseek_training.settings import TrainSettings
 
 

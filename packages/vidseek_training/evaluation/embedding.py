@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from vidseek_training.backbones import Backbone
-from vidseek_training.dataset.pair_set import FramesOfPairs, PairSet, choose_frames, cut_padding, to_pixels
+from vidseek_training.dataset.pair_set import FramesOfPairs, PairSet, cut_padding, to_pixels
+from vidseek_training.dataset.views import choose_frames
 from vidseek_training.evaluation.retrieval_metrics import Vectors
 from vidseek_training.settings import TOWERS
 

@@ -53,8 +53,14 @@ class Direction:
         """Return recalls, median, mean and reciprocal rank, mAP and nDCG@10; empty if there are no queries."""
         if not len(self.ranks):
             return {}
-        more = {"map": float(self.precision.mean()), "ndcg10": float(self.gain.mean())}
-        return summarise(self.ranks) | {name: round(value, 4) for name, value in more.items()}
+        values = self.per_query()
+        return summarise(self.ranks) | {name: round(float(values[name].mean()), 4) for name in ("map", "ndcg10")}
+
+    def per_query(self) -> dict[str, NDArray[np.float64]]:
+        """Return each figure's value for each query, shape (n,); a figure is their mean, and `mdr` their median."""
+        ranks = self.ranks.astype(np.float64)
+        recalls = {f"r{k}": (self.ranks <= k).astype(np.float64) for k in (1, 5, 10)}
+        return {**recalls, "mdr": ranks, "mnr": ranks, "map": self.precision, "ndcg10": self.gain}
 
     def gain_over(self, base: Direction, groups: Groups, *, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
         """Return each figure minus that of the base, paired by query, with its interval; lower ranks are better.
@@ -65,15 +71,9 @@ class Direction:
             resamples: Number of bootstrap resamples of groups.
             seed: Seed of the bootstrap.
         """
-        sides = {
-            **{f"r{k}": ((base.ranks <= k).astype(float), (self.ranks <= k).astype(float)) for k in (1, 5, 10)},
-            "mdr": (base.ranks.astype(float), self.ranks.astype(float)),
-            "mnr": (base.ranks.astype(float), self.ranks.astype(float)),
-            "map": (base.precision, self.precision), "ndcg10": (base.gain, self.gain),
-        }
         return {
             name: paired_gain(before, after, groups, resamples=resamples, seed=seed, median=name == "mdr").to_json()
-            for name, (before, after) in sides.items()
+            for (name, before), after in zip(base.per_query().items(), self.per_query().values(), strict=True)
         }
 
 

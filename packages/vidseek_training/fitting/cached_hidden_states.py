@@ -18,7 +18,8 @@ from vidseek_media.errors import ArtifactError
 from vidseek_media.files.folders import whole_file
 from vidseek_media.terminal.progress import Progress
 from vidseek_training.backbones import Backbone
-from vidseek_training.dataset.pair_set import PairSet, augment, choose_frames, to_pixels
+from vidseek_training.dataset.pair_set import PairSet, to_pixels
+from vidseek_training.dataset.views import choose_frames, make_views
 from vidseek_training.fitting.precision import bf16_products
 from vidseek_training.settings import TrainSettings
 
@@ -57,21 +58,6 @@ def depth_of(model: Backbone, settings: TrainSettings) -> int:
         ConfigError: the family's tower cannot be split.
     """
     return max(0, len(model.video_layers) - (settings.last_layers or len(model.video_layers)))
-
-
-def make_views(
-    frames: NDArray[np.uint8], num_frames: int, settings: TrainSettings, rng: np.random.Generator
-) -> NDArray[np.uint8]:
-    """Return one augmented view of each clip, uint8 of shape (n, T, side, side, 3).
-
-    Args:
-        frames: uint8 of shape (n, N, side, side, 3), N at least `num_frames`.
-        num_frames: Number of frames of a view (T).
-        settings: Strength of the augmentation.
-        rng: Draws frames, shifts and brightness.
-    """
-    chosen = choose_frames(frames, num_frames, rng if settings.random_frames else None)
-    return augment(chosen, rng, shift_share=settings.shift_share, brightness=settings.brightness)
 
 
 def lower_tokens(

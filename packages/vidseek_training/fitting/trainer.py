@@ -20,8 +20,9 @@ from vidseek_media.terminal.progress import Progress
 from vidseek_training.backbones import Backbone
 from vidseek_training.backbones.base import clamp_logit_scale
 from vidseek_training.dataset.negatives import hardest
-from vidseek_training.dataset.pair_set import choose_frames, cut_padding, to_pixels
+from vidseek_training.dataset.pair_set import cut_padding, to_pixels
 from vidseek_training.dataset.sampling import BaseVectors, Batch, Data, Lower, Sampler
+from vidseek_training.dataset.views import choose_frames
 from vidseek_training.evaluation import scales
 from vidseek_training.evaluation.embedding import embed_clips, embed_frames, embed_ids, embed_pairs, validation_rows
 from vidseek_training.evaluation.metrics import alignment, summarise, uniformity

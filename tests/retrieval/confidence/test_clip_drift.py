@@ -10,7 +10,7 @@ from tests.retrieval.archive import VERSION, clip_row, unit_rows, video_row, wri
 from vidseek_quality.gates import Published
 from vidseek_quality.vectors import Sample
 from vidseek_retrieval.confidence.clip_drift import clip_drift, compare_clips
-from vidseek_retrieval.index.open_backend import open_home
+from vidseek_retrieval.index.open_backend import open_backend
 from vidseek_retrieval.index.publish import publish
 
 
@@ -41,7 +41,7 @@ def test_compare__too_few_clips_give_no_number() -> None:
 
 
 def test_clip_drift__of_an_archive_and_what_cannot_be_compared(tmp_path: Path) -> None:
-    backend, data = open_home(tmp_path / "index"), tmp_path / "data"
+    backend, data = open_backend(tmp_path / "index"), tmp_path / "data"
 
     def look(version: str = VERSION) -> str:
         return clip_drift(

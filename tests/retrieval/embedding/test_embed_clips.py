@@ -38,7 +38,7 @@ from vidseek_retrieval.embedding.embedding_parts import read_parts
 def write_shard(
     path: Path, clips: dict[str, list[np.ndarray]], *, clip_ms: int = 1000, frame_ms: int = 1
 ) -> list[str]:
-    """One shard as the design has it, and the table: for each video its clips' frames. Gives the clip ids in order.
+    """One shard as the stage frames writes it, and the table: for each video its clips' frames. Gives the clip ids in order.
 
     A clip begins each `clip_ms` and lasts 3 s, its frames are `frame_ms` apart.
     """

@@ -1,4 +1,4 @@
-"""One contract, two homes: the folder, and a Qdrant server.
+"""One contract, two backends: the folder, and a Qdrant server.
 
 The server is in memory, or the one that QDRANT_URL names (under a prefix of its own); and a stand-in on loopback with every
 limit of strict mode, as Qdrant Cloud has it.
@@ -20,7 +20,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 
 from tests.raising import raises
 from tests.retrieval.archive import VERSION, random_archive, unit_rows
-from tests.retrieval.qdrant_stand_in import STRICT, borrowed_home, standing
+from tests.retrieval.qdrant_stand_in import STRICT, borrowed_backend, standing
 from vidseek_media.errors import ArtifactError, GateFailed, ServiceError
 from vidseek_media.ids import clip_id_of
 from vidseek_retrieval.index import verification
@@ -29,7 +29,7 @@ from vidseek_retrieval.index.backend import Alias, IndexBackend, Point, TimeRang
 from vidseek_retrieval.index.bm25 import WordEncoder
 from vidseek_retrieval.index.collection_metadata import CollectionMetadata, collection_name
 from vidseek_retrieval.index.edge.backend import EdgeBackend
-from vidseek_retrieval.index.open_backend import open_home
+from vidseek_retrieval.index.open_backend import open_backend
 from vidseek_retrieval.index.publish import publish
 from vidseek_retrieval.index.qdrant import backend as server
 from vidseek_retrieval.index.qdrant import collection as qdrant_collection
@@ -45,36 +45,36 @@ DIMENSION = 16
 WORDS = WordEncoder()
 
 
-HOMES = ["embedded", "server", pytest.param("strict", marks=pytest.mark.slow)]
+BACKENDS = ["embedded", "server", pytest.param("strict", marks=pytest.mark.slow)]
 
 
 @contextmanager
-def home_at(kind: str, root: Path, *, strict: models.StrictModeConfig = STRICT) -> Iterator[IndexBackend]:
+def backend_at(kind: str, root: Path, *, strict: models.StrictModeConfig = STRICT) -> Iterator[IndexBackend]:
     if kind == "embedded":
         yield EdgeBackend(root / "index")
     elif kind == "strict":
         with standing(strict=strict) as stand_in:
             yield server.QdrantBackend.connect(stand_in.url)
     elif os.environ.get("QDRANT_URL"):
-        with borrowed_home(os.environ["QDRANT_URL"]) as borrowed:
+        with borrowed_backend(os.environ["QDRANT_URL"]) as borrowed:
             yield borrowed
     else:
         yield server.QdrantBackend(QdrantClient(":memory:"))
 
 
-@pytest.fixture(params=HOMES)
+@pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[IndexBackend]:
-    with home_at(request.param, tmp_path) as home:
-        yield home
+    with backend_at(request.param, tmp_path) as opened:
+        yield opened
 
 
-@pytest.fixture(scope="module", params=HOMES)
+@pytest.fixture(scope="module", params=BACKENDS)
 def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IndexBackend]:
     """Has the collection of `points()`; of all tests that only read it."""
-    with home_at(request.param, tmp_path_factory.mktemp("built")) as home:
+    with backend_at(request.param, tmp_path_factory.mktemp("built")) as opened:
         content = points()
-        home.build(facts_of(content), content)
-        yield home
+        opened.build(facts_of(content), content)
+        yield opened
 
 
 def points(num: int = NUM, *, seed: int = 0) -> list[Point]:
@@ -146,7 +146,7 @@ def test_search_words__finds_rare_words_first_and_nothing_else(built: IndexBacke
     assert collection.search_words(WORDS.query("!"), limit=NUM) == []
 
 
-def test_search_words__scores_are_equal_in_both_homes(tmp_path: Path) -> None:
+def test_search_words__scores_are_equal_in_both_backends(tmp_path: Path) -> None:
     content = points()
     metadata, scores = facts_of(content), []
     for each in (EdgeBackend(tmp_path), server.QdrantBackend(QdrantClient(":memory:"))):
@@ -268,7 +268,7 @@ def test_collection__without_captions_and_words(backend: IndexBackend) -> None:
     assert collection.count("caption") == 0 and len(collection.search(query, limit=9)) == 4
 
 
-def test_home__aliases_move_and_remember(backend: IndexBackend) -> None:
+def test_backend__aliases_move_and_remember(backend: IndexBackend) -> None:
     assert backend.aliases() == {} and backend.collections() == []
     names = []
     with backend.building():
@@ -295,7 +295,7 @@ def test_home__aliases_move_and_remember(backend: IndexBackend) -> None:
             backend.open(wrong)
 
 
-def test_home__one_builder_at_a_time(backend: IndexBackend) -> None:
+def test_backend__one_builder_at_a_time(backend: IndexBackend) -> None:
     busy = raises(ServiceError, code="publish-running", naming=f"process {os.getpid()}")
     with backend.building(), busy, backend.building():
         pass
@@ -303,7 +303,7 @@ def test_home__one_builder_at_a_time(backend: IndexBackend) -> None:
         pass
 
 
-def test_home__a_failed_build_leaves_nothing(backend: IndexBackend) -> None:
+def test_backend__a_failed_build_leaves_nothing(backend: IndexBackend) -> None:
     def broken() -> Iterator[Point]:
         yield from points(4)
         raise ValueError("the disk is on fire")
@@ -420,12 +420,12 @@ def test_server__what_a_killed_build_left_is_removed(tmp_path: Path) -> None:
     assert report.removed == (left.name,)
 
 
-def test_open_home__by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_backend__by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("QDRANT_URL", raising=False)
-    assert isinstance(open_home(tmp_path), EdgeBackend)
+    assert isinstance(open_backend(tmp_path), EdgeBackend)
     monkeypatch.setenv("QDRANT_URL", "http://127.0.0.1:9")
     monkeypatch.setattr(qdrant_requests, "FIRST_WAIT_SECONDS", 0.001)
-    backend = open_home(tmp_path)
+    backend = open_backend(tmp_path)
     assert isinstance(backend, server.QdrantBackend)
     with raises(ServiceError, code="server-no-answer"):
         backend.aliases()

@@ -11,7 +11,7 @@ import pytest
 
 from tests.raising import raises
 from tests.retrieval.archive import VERSION, clip_row, unit_rows, video_row, write_archive
-from tests.retrieval.index.test_backends import HOMES, home_at
+from tests.retrieval.index.test_backends import BACKENDS, backend_at
 from tests.retrieval.qdrant_stand_in import STRICT
 from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
 from vidseek_media.fields.declared import RESERVED, fields_of
@@ -80,18 +80,18 @@ class Archive:
 
 
 @contextmanager
-def archive_at(home: str, root: Path) -> Iterator[Archive]:
-    with home_at(home, root, strict=STRICT.model_copy(update={"max_payload_index_count": 64})) as backend:
+def archive_at(kind: str, root: Path) -> Iterator[Archive]:
+    with backend_at(kind, root, strict=STRICT.model_copy(update={"max_payload_index_count": 64})) as backend:
         yield Archive(root, backend)
 
 
-@pytest.fixture(params=HOMES)
+@pytest.fixture(params=BACKENDS)
 def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Archive]:
     with archive_at(request.param, tmp_path) as one:
         yield one
 
 
-@pytest.fixture(scope="module", params=HOMES)
+@pytest.fixture(scope="module", params=BACKENDS)
 def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
     """Of all tests that only read it."""
     with archive_at(request.param, tmp_path_factory.mktemp("published")) as one:

@@ -1,4 +1,4 @@
-"""What can be filtered by, and what lies around a clip, in both homes."""
+"""What can be filtered by, and what lies around a clip, in both backends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.raising import raises
-from tests.retrieval.index.test_backends import backend, facts_of, points  # noqa: F401  (the fixture of both homes)
+from tests.retrieval.index.test_backends import backend, facts_of, points  # noqa: F401  (the fixture of both backends)
 from vidseek_media.ids import clip_id_of
 from vidseek_retrieval.index.backend import Collection, IndexBackend
 from vidseek_retrieval.search.browse import ClipUnknown, facets_of, neighbours

@@ -69,7 +69,7 @@ def test_search_text__finds_the_moment(colours: Path, encoder: Encoder) -> None:
     assert answer.encoder_version == VERSION and answer.next_offset == 1
 
 
-def test_answer__json_is_the_designs(colours: Path, encoder: Encoder) -> None:
+def test_answer__has_these_fields_in_json(colours: Path, encoder: Encoder) -> None:
     content = Searcher.open(colours, encoder).search_text("blue", limit=1).to_json()
     assert list(content) == ["encoder_version", "collection", "hits", "next_offset"]
     (hit,) = content["hits"]

@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 import pytest
 from starlette.testclient import TestClient
 
-from tests.face.saved.saved_archive import SURE, Growing, first_of, video_id
 from tests.serving.api.test_admin import ADMIN_KEY, KEY, bearer, problem, serving
+from tests.vidseek.saved.saved_archive import SURE, Growing, first_of, video_id
 from vidseek.client import Api
 from vidseek.saved.looking import look
 

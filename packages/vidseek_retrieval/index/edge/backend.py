@@ -1,4 +1,4 @@
-"""The embedded home: Qdrant Edge shards in a folder, with the aliases, facts and lock that Edge does not have.
+"""The embedded backend: Qdrant Edge shards in a folder, with the aliases, facts and lock that Edge does not have.
 
 <root>/aliases.json                    replaced by rename; readers look at it before each search
 <root>/.lock                           flock: held while a build or a move runs, and freed by the kernel at any end

@@ -156,7 +156,7 @@ class QdrantCollection:
         return (ends[0], ends[1]) if ends else None
 
     def close(self) -> None:
-        """Nothing is held: the client is the home's."""
+        """Nothing is held: the client is the backend's."""
 
     def _params(self, limit: int, *, exact: bool) -> models.SearchParams:
         metadata, limits = self._facts, self._limits

@@ -73,14 +73,14 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     standing.server_close()
 
 
-def home_at(url: str, *, timeout: int = 60) -> QdrantBackend:
+def backend_at(url: str, *, timeout: int = 60) -> QdrantBackend:
     return QdrantBackend(QdrantClient(url=url, timeout=timeout, check_compatibility=False))
 
 
 @pytest.mark.parametrize("fault", ["drop", "cut", "busy", "slow"])
 def test_call__a_network_that_fails_once_is_asked_again(stand_in: StandIn, fault: str) -> None:
     stand_in.faults = [fault]
-    assert home_at(stand_in.url, timeout=2 if fault == "slow" else 60).aliases() == {}
+    assert backend_at(stand_in.url, timeout=2 if fault == "slow" else 60).aliases() == {}
     assert len(stand_in.bodies) == 2
 
 
@@ -89,14 +89,14 @@ def test_call__one_that_goes_on_failing_is_our_error(stand_in: StandIn, fault: s
     stand_in.faults = [fault] * 100
     code = "server-refused" if fault == "busy" else "server-no-answer"
     with raises(ServiceError, code=code, remedy="QDRANT_URL"):
-        home_at(stand_in.url).aliases()
+        backend_at(stand_in.url).aliases()
     assert len(stand_in.bodies) == qdrant_requests.TRIES
 
 
 def test_call__what_is_refused_is_not_asked_again(stand_in: StandIn) -> None:
     stand_in.faults = ["refuse"]
     with raises(ServiceError, code="server-refused", naming="400"):
-        home_at(stand_in.url).aliases()
+        backend_at(stand_in.url).aliases()
     assert len(stand_in.bodies) == 1
 
 
@@ -113,4 +113,4 @@ def test_call__nobody_listens() -> None:
     with StandIn() as gone:
         url = gone.url
     with raises(ServiceError, code="server-no-answer"):
-        home_at(url).aliases()
+        backend_at(url).aliases()

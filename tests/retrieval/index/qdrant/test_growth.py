@@ -23,7 +23,7 @@ from qdrant_client import QdrantClient, models
 from tests.raising import raises
 from tests.retrieval.archive import VERSION, unit_rows
 from tests.retrieval.growing import CLIPS_OF_A_VIDEO, DIMENSION, GrowingArchive
-from tests.retrieval.qdrant_stand_in import STRICT, borrowed_home, standing
+from tests.retrieval.qdrant_stand_in import STRICT, borrowed_backend, standing
 from vidseek_media.errors import ArtifactError, GateFailed, InputRejected
 from vidseek_retrieval.index import verification
 from vidseek_retrieval.index.aliases import list_collections, prune, rollback, verify
@@ -158,14 +158,14 @@ def require_clean(client: QdrantClient) -> None:
 
 
 @pytest.fixture(params=["embedded", "server", pytest.param("strict", marks=pytest.mark.slow)])
-def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[IndexBackend]:
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[IndexBackend]:
     if request.param == "embedded":
         yield EdgeBackend(tmp_path / "index")
     elif request.param == "strict":
         with standing(strict=STRICT) as stand_in:
             yield QdrantBackend.connect(stand_in.url)
     elif os.environ.get("QDRANT_URL"):
-        with borrowed_home(os.environ["QDRANT_URL"]) as borrowed:
+        with borrowed_backend(os.environ["QDRANT_URL"]) as borrowed:
             yield borrowed
     else:
         yield QdrantBackend(QdrantClient(":memory:"))
@@ -184,37 +184,37 @@ def require_content(archive: GrowingArchive, backend: IndexBackend, name: str) -
     assert len(found) == len(wanted) and all(are_same(one, other) for one, other in zip(found, wanted, strict=True))
 
 
-def test_home__the_whole_life_of_an_archive_that_grows(home: IndexBackend, tmp_path: Path) -> None:
-    archive = archive_in(tmp_path, home)
+def test_backend__the_whole_life_of_an_archive_that_grows(backend: IndexBackend, tmp_path: Path) -> None:
+    archive = archive_in(tmp_path, backend)
     first = archive.publish()
     archive.add(1)
     archive.titles[archive.names[1]] = "title one"
     second = archive.publish()
     assert (second.num_written, second.num_deleted, second.num_changed) == (20, 0, 20)
-    require_content(archive, home, second.collection)
-    searcher, hidden = Searcher(home, None), {archive.names[2]}
+    require_content(archive, backend, second.collection)
+    searcher, hidden = Searcher(backend, None), {archive.names[2]}
     page = searcher.search_vector(QUERY, VERSION, limit=3)
     following = searcher.search_vector(QUERY, VERSION, limit=3, offset=3)
     archive.remove(archive.names[0])
     third = archive.publish()
     assert (third.num_written, third.num_deleted, third.removed) == (0, 10, (first.collection,))
     assert searcher.search_vector(QUERY, VERSION, limit=3, offset=3, collection=page.collection) == following
-    assert rollback(home) == second.collection and searcher.search_vector(QUERY, VERSION, limit=3) == page
-    assert rollback(home) == third.collection
-    shown = FilteredCollection(home.open(third.collection), lambda: frozenset(hidden))
+    assert rollback(backend) == second.collection and searcher.search_vector(QUERY, VERSION, limit=3) == page
+    assert rollback(backend) == third.collection
+    shown = FilteredCollection(backend.open(third.collection), lambda: frozenset(hidden))
     assert {clip.video_id for clip in shown.search(QUERY, limit=100)} == set(archive.names) - hidden
-    require_content(archive, home, third.collection)
-    assert verify(home).passed and [each.metadata.name for each in list_collections(home)] == [
+    require_content(archive, backend, third.collection)
+    assert verify(backend).passed and [each.metadata.name for each in list_collections(backend)] == [
         second.collection, third.collection,
     ]
     again = archive.publish()
     assert (again.built, again.num_written) == (False, 0)
-    whole = compact(home, keep_previous=0)
-    assert (whole.num_written, whole.metadata.num_changed, home.stored()) == (50, 0, [whole.collection])
-    assert prune(home) == []
+    whole = compact(backend, keep_previous=0)
+    assert (whole.num_written, whole.metadata.num_changed, backend.stored()) == (50, 0, [whole.collection])
+    assert prune(backend) == []
     archive.change("caption", 1)
     assert 0 < archive.publish().num_written <= CLIPS_OF_A_VIDEO
-    require_content(archive, home, home.aliases()["clips"].collection)
+    require_content(archive, backend, backend.aliases()["clips"].collection)
 
 
 @pytest.mark.parametrize("kind", ["server", pytest.param("embedded", marks=pytest.mark.slow)])

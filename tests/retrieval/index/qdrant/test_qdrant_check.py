@@ -1,6 +1,6 @@
 """A publish, a publisher that is killed in the middle, and a rollback: on the server of QDRANT_URL, or on a stand-in.
 
-`make qdrant-check QDRANT_URL=...` runs this and the contract of the homes against a real server. What it makes there has
+`make qdrant-check QDRANT_URL=...` runs this and the contract of the backends against a real server. What it makes there has
 names of its own, and is removed.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.retrieval.archive import VERSION, random_archive, unit_rows
-from tests.retrieval.qdrant_stand_in import STRICT, borrowed_home, standing
+from tests.retrieval.qdrant_stand_in import STRICT, borrowed_backend, standing
 from vidseek_retrieval.index.aliases import prune, rollback, verify
 from vidseek_retrieval.index.backend import Alias
 from vidseek_retrieval.index.publish import publish
@@ -50,7 +50,7 @@ def wait_until_it_writes(backend: QdrantBackend, live: str, publisher: subproces
 
 @pytest.mark.slow
 def test_check__a_publisher_that_is_killed_changes_nothing_and_the_next_one_goes_on(url: str, tmp_path: Path) -> None:
-    with borrowed_home(url) as backend:
+    with borrowed_backend(url) as backend:
         first = publish(**random_archive(tmp_path / "first", seed=0), index=backend)
         publisher = subprocess.Popen(
             [sys.executable, "-m", "tests.retrieval.slow_publisher", url, backend._prefix, str(tmp_path / "second"), "1"],

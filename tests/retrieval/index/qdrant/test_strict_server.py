@@ -1,4 +1,4 @@
-"""The server home before a server as Qdrant Cloud has it: strict mode, 429, lost answers, colours, versions."""
+"""The server backend before a server as Qdrant Cloud has it: strict mode, 429, lost answers, colours, versions."""
 
 from __future__ import annotations
 
@@ -276,9 +276,9 @@ def test_version__an_old_server_is_told_before_anything_is_written(
 
 def test_version__a_proxy_that_does_not_tell_it_is_let_through(stand_in: QdrantStandIn) -> None:
     stand_in.faults = [("GET /$", "404")]
-    home = QdrantBackend.connect(stand_in.url)
-    built(home)
-    assert "GET /" in stand_in.requests and home.open(FACTS.name).metadata.name == FACTS.name
+    backend = QdrantBackend.connect(stand_in.url)
+    built(backend)
+    assert "GET /" in stand_in.requests and backend.open(FACTS.name).metadata.name == FACTS.name
 
 
 def test_key__a_wrong_one_is_named(stand_in: QdrantStandIn) -> None:

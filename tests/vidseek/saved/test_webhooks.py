@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.face.saved.saved_archive import SECRET, Receiver, later, video_id
 from tests.raising import raises
+from tests.vidseek.saved.saved_archive import SECRET, Receiver, later, video_id
 from tests.waiting import wait_until
 from vidseek.archive import Archive
 from vidseek.jobs.job_table import new_id

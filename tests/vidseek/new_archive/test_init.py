@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.face.new_archive.looks import SHIPPED
 from tests.media.conftest import write_video
 from tests.raising import raises
+from tests.vidseek.new_archive.looks import SHIPPED
 from vidseek.commands import creating
 from vidseek.commands.creating import init
 from vidseek.new_archive import archive_folder, costs

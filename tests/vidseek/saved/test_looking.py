@@ -13,9 +13,9 @@ from xml.etree import ElementTree
 import pytest
 from qdrant_client import QdrantClient
 
-from tests.face import calling
-from tests.face.saved.saved_archive import SURE, Growing, Receiver, first_of, video_id
 from tests.raising import raises
+from tests.vidseek import calling
+from tests.vidseek.saved.saved_archive import SURE, Growing, Receiver, first_of, video_id
 from vidseek.archive import Archive, open_text_searcher
 from vidseek.saved.after_publish import after_publish
 from vidseek.saved.feeds import ATOM, atom_feed, json_feed

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tests.face.edit.edit_archive import write_edit_archive
 from tests.retrieval.archive import clip_row, unit_rows
+from tests.vidseek.edit.edit_archive import write_edit_archive
 from vidseek.archive import Archive
 from vidseek_media.fields.declared import fields_of
 from vidseek_media.fields.statement import Statement

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.face import calling
-from tests.face.edit.edit_archive import hit_of, write_edit_archive
 from tests.media.editing.numbered import frames_in
+from tests.vidseek import calling
+from tests.vidseek.edit.edit_archive import hit_of, write_edit_archive
 from vidseek.archive import Archive
 from vidseek.client import Api
 from vidseek_media.forgotten import ForgottenVideo, write_forgotten

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.face.new_archive.looks import SHIPPED, TWO_CORES, look_of
 from tests.raising import raises
+from tests.vidseek.new_archive.looks import SHIPPED, TWO_CORES, look_of
 from vidseek.new_archive import archive_folder
 from vidseek.new_archive.archive_folder import require_new, write_archive
 from vidseek.new_archive.proposal import Proposal, propose

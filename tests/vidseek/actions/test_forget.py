@@ -15,11 +15,11 @@ import pytest
 import yaml
 
 from tests.copying import copy_tree
-from tests.face.test_cli import run
 from tests.raising import raises
 from tests.retrieval.archive import VERSION
 from tests.stored_shards import read_shard
 from tests.tiny_bundle import COLOURS, write_tiny_bundle
+from tests.vidseek.test_cli import run
 from vidseek.actions.forget import Plan, forget, plan_forget, take_back
 from vidseek.archive import Archive, open_searcher
 from vidseek_encoder.encoder import Encoder

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.face.test_cli import run
 from tests.training.llm_servers import KEY, MODEL, Server, openai_reply, serve, write_archive
+from tests.vidseek.test_cli import run
 from vidseek_media.tables import CAPTIONS, read_table
 
 LLM = {"provider": "openai", "model": MODEL, "usd_per_million_tokens_in": 1.0, "usd_per_million_tokens_out": 10.0}

@@ -13,12 +13,12 @@ import pytest
 import yaml
 
 from tests.copying import copy_tree
-from tests.face.test_cli import call
 from tests.raising import raises
 from tests.retrieval.archive import clip_row, video_row
 from tests.training.champions import write_champion
 from tests.training.one_registry import sharing_registry
 from tests.training.tiny import Row, all_colours, write_archive, write_viclip
+from tests.vidseek.test_cli import call
 from vidseek.actions.base import base_facts, make_base, remove_base
 from vidseek.archive import ALIAS, BASE_ALIAS, Archive, BaseMissing, load_encoder, open_searcher
 from vidseek.reports.drift import measure_drift

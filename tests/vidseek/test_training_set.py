@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.face.test_cli import code_of, run
+from tests.vidseek.test_cli import code_of, run
 from vidseek_media.tables import PAIRS, write_table
 
 

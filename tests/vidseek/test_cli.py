@@ -23,11 +23,11 @@ from typer.testing import CliRunner
 import vidseek.archive
 import vidseek.cli
 import vidseek.printing
-from tests.face.calling import call
 from tests.forking import run_command
 from tests.media.conftest import write_video
 from tests.raising import raises
 from tests.tiny_bundle import write_tiny_bundle
+from tests.vidseek.calling import call
 from tests.waiting import wait_until
 from vidseek.actions.queries import weights_of
 from vidseek_encoder.encoder import Encoder

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.face.jobs.conftest import Stages, ids_of
 from tests.raising import raises
+from tests.vidseek.jobs.conftest import Stages, ids_of
 from vidseek.archive import Archive
 from vidseek.jobs import intake, submitting
 from vidseek.jobs.archive_lock import working_on

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.face.jobs.conftest import Stages
-from tests.face.jobs.test_worker import names_in
 from tests.raising import raises
+from tests.vidseek.jobs.conftest import Stages
+from tests.vidseek.jobs.test_worker import names_in
 from tests.waiting import wait_until
 from vidseek.archive import Archive
 from vidseek.jobs.archive_lock import ArchiveBusy

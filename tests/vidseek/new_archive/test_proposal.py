@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.face.new_archive.looks import SHIPPED, TWO_CORES, look_of
+from tests.vidseek.new_archive.looks import SHIPPED, TWO_CORES, look_of
 from vidseek.configuration.yaml_file import ParamsFile
 from vidseek.new_archive.archive_folder import params_text
 from vidseek.new_archive.backbone_choice import BackboneChoice

@@ -13,8 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.copying import copy_tree
-from tests.face import calling
-from tests.face.dataset_export.dataset_archive import (
+from tests.media.editing.numbered import frames_in, numbers_of_span
+from tests.raising import raises
+from tests.retrieval.archive import clip_row
+from tests.vidseek import calling
+from tests.vidseek.dataset_export.dataset_archive import (
     ODD,
     READERS,
     SPANS,
@@ -23,9 +26,6 @@ from tests.face.dataset_export.dataset_archive import (
     write_dataset_archive,
     write_embeddings,
 )
-from tests.media.editing.numbered import frames_in, numbers_of_span
-from tests.raising import raises
-from tests.retrieval.archive import clip_row
 from vidseek.archive import Archive
 from vidseek.dataset_export import FormatName
 from vidseek.dataset_export import export as exporting

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.face.test_cli import call
 from tests.raising import raises
 from tests.retrieval.archive import clip_row, video_row
+from tests.vidseek.test_cli import call
 from vidseek.archive import Archive
 from vidseek.reports import plan as plan_module
 from vidseek.reports.plan import Rates, _decode, num_clips_of, plan

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.face.actions.test_forget import repro, search, write_colour
-from tests.face.test_cli import run
 from tests.media.loopback import Server
 from tests.media.sources.test_secret_urls import signed, written
 from tests.raising import raises
 from tests.retrieval.archive import VERSION
 from tests.tiny_bundle import COLOURS, write_tiny_bundle
+from tests.vidseek.actions.test_forget import repro, search, write_colour
+from tests.vidseek.test_cli import run
 from vidseek.actions.queries import ask_api
 from vidseek.archive import Archive
 from vidseek_media.errors import ServiceError

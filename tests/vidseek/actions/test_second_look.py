@@ -15,9 +15,9 @@ from starlette.testclient import TestClient
 from serving.app import create_app
 from serving.engine import Engine, Places
 from serving.model import open_archive
-from tests.face.calling import call
 from tests.serving.live_api import write_worded_archive
 from tests.training.llm_servers import ReceivedRequest, Reply, Server, openai_reply, serve, write_noise
+from tests.vidseek.calling import call
 from vidseek.actions.second_look import AT_ONCE, BUSY, NO_MODEL, NO_PICTURES, NO_WORDS, SecondLook
 from vidseek.archive import Archive
 from vidseek.params import Settings

@@ -13,9 +13,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.face.edit.edit_archive import FILES, hit_of, write_edit_archive
 from tests.media.editing.numbered import frame_at, frames_in, numbers_of_span
 from tests.raising import raises
+from tests.vidseek.edit.edit_archive import FILES, hit_of, write_edit_archive
 from vidseek.archive import Archive
 from vidseek.edit.archive_sources import locate_events
 from vidseek.edit.events import Event, Handles, Moment, Places, notes_of, reel_names

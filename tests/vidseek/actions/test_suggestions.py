@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.face.calling import call
 from tests.raising import raises
 from tests.serving.colours import video_id_of_colour
 from tests.serving.live_api import write_taught_archive
+from tests.vidseek.calling import call
 from vidseek.actions.feedback import read as read_feedback
 from vidseek.actions.suggestions import held_out_videos, suggest_captions, take_template, write_template
 from vidseek.archive import Archive
