@@ -91,13 +91,14 @@ NAMES, MODULE = r"((?:`\w+`(?:, | and )?)+)", r"`([\w/]+\.py)`"
 
 
 def test_names__that_documents_give_with_a_module_are_in_it() -> None:
-    sources = {f"/{path.relative_to(ROOT).as_posix()}": path.read_text(encoding="utf-8") for path in CODE if path.suffix == ".py"}
+    modules = [path for path in CODE if path.suffix == ".py"]
     found = 0
     for document in ("ARCHITECTURE.md", "CONTRIBUTING.md"):
         text = " ".join((ROOT / document).read_text(encoding="utf-8").split())
-        named = [*re.findall(f"{NAMES} (?:in|of) {MODULE}", text), *((b, a) for a, b in re.findall(f"{MODULE}: {NAMES}", text))]
+        named = re.findall(f"{NAMES} (?:in|of) {MODULE}", text)
+        named += [(names, module) for module, names in re.findall(f"{MODULE}: {NAMES}", text)]
         for names, module in named:
-            texts = [source for place, source in sources.items() if place.endswith(f"/{module}")]
+            texts = [path.read_text(encoding="utf-8") for path in modules if path.as_posix().endswith(f"/{module}")]
             for name in re.findall(r"`(\w+)`", names):
                 found += 1
                 assert any(re.search(rf"\b{name}\b", source) for source in texts), f"{document}: {name} in {module}"
