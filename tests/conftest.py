@@ -13,6 +13,7 @@ import hypothesis
 import pytest
 
 from tests.copying import copy_tree
+from tests.one_authority import trust_one_authority
 from tests.sharing import made_once
 from tests.syntax import keeping_trees
 
@@ -26,6 +27,9 @@ hypothesis.settings.register_profile("same", max_examples=40, deadline=None, der
 hypothesis.settings.register_profile("more", hypothesis.settings.get_profile("same"), max_examples=200)
 hypothesis.settings.register_profile("search", max_examples=200, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("same")
+
+trust_one_authority()
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Under "more", leave out properties that say their number of examples: `make test` has drawn the very same ones."""
