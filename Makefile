@@ -75,6 +75,8 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q --dist loadscope
 MEMORY := $(shell test "$$(awk '/MemAvailable/ {print $$2}' /proc/meminfo)" -gt 12000000 \
     -a "$$(df --output=avail -k /dev/shm | tail -1)" -gt 8000000 2> /dev/null && echo /dev/shm)
 IN_MEMORY := $(if $(MEMORY),PYTEST_DEBUG_TEMPROOT=$(MEMORY)) $(PYTEST)
+# The longest come first.
+E2E := PATH="$(BIN):$$PATH" $(PYTEST) -n 2 --no-loadscope-reorder
 
 test: setup $(VENV)/.checks ## Lint, types, documents, tests, the whole loop on a few scenes, the built bento: all, then what failed (10 minutes)
 	@mkdir -p .vidseek; begun=$$SECONDS; failed= ; sums= ; \
@@ -86,8 +88,10 @@ test: setup $(VENV)/.checks ## Lint, types, documents, tests, the whole loop on 
 	echo "== e2e"; $(MAKE) --no-print-directory e2e; ended e2e $$?; \
 	printf "\n== make test\n$$sums"; test -z "$$failed"
 
-test-slow: setup $(VENV)/.checks ## What takes longer and is no user's main path: kills, full disks, damaged files, Ray, and more examples for properties
-	$(IN_MEMORY) -n 2 tests --ignore tests/serving/test_bento.py -m "slow or hypothesis" --hypothesis-profile more
+test-slow: setup $(VENV)/.checks ## All that make test leaves out: what takes longer, and more examples for properties
+	@failed=; $(E2E) tests/e2e -m slow || failed=1; \
+	$(IN_MEMORY) -n 2 tests --ignore tests/e2e --ignore tests/serving/test_bento.py -m "slow or hypothesis" --hypothesis-profile more \
+	    || failed=1; test -z "$$failed"
 
 properties: setup $(VENV)/.checks ## Properties with examples that no run has drawn before; what fails here is a fault nobody knew (five minutes)
 	$(IN_MEMORY) -n 2 tests -m hypothesis --hypothesis-profile search
@@ -105,8 +109,7 @@ unit: setup $(VENV)/.checks ## All tests but the slow ones, the whole loop and t
 	$(IN_MEMORY) -n 3 tests --ignore tests/e2e --ignore tests/serving/test_bento.py -m "not slow"    # a third of them waits
 
 e2e: setup .vidseek/bento-env/.installed ## The whole loop on a world of a few scenes, and the built bento
-	PATH="$(BIN):$$PATH" VIDSEEK_BENTO_PYTHON=$(CURDIR)/.vidseek/bento-env/bin/python $(PYTEST) \
-	    -n 2 --no-loadscope-reorder tests/e2e tests/serving/test_bento.py -m "not slow"
+	VIDSEEK_BENTO_PYTHON=$(CURDIR)/.vidseek/bento-env/bin/python $(E2E) tests/e2e tests/serving/test_bento.py -m "not slow"
 
 seeds: setup ## Train and judge the demo with three seeds (six minutes; after make demo)
 	PATH="$(BIN):$$PATH" $(BIN)/python -m bench.teaching.seeds

@@ -72,11 +72,6 @@ def make_checkout(path: Path) -> Checkout:
     return Checkout(path)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """test_growth.py is the longest and makes `looped_once`: what only waits for that comes last."""
-    items.sort(key=lambda item: item.path.name == "test_loop.py")
-
-
 @pytest.fixture(scope="session")
 def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo world at its smallest."""

@@ -22,6 +22,7 @@ from tests.pipelines.growing import write_colours
 from vidseek_retrieval.embedding.embedding_parts import PARTS_FOLDER, read_parts
 from vidseek_retrieval.index.edge.backend import EdgeBackend
 
+pytestmark = pytest.mark.slow  # tests/pipelines/test_cost_of_change.py and tests/vidseek/jobs go parts of this way
 TRAINED = ("general", "train@lora", "select", "export", "evaluate")
 """Stages that new videos without captions leave alone."""
 QUERIES = ("a large red disc", "a bird above the trees", "something blue")

@@ -111,6 +111,7 @@ def test_select__the_registry_names_the_champion(looped: Checkout) -> None:
         assert looped.succeed("python", "-c", asked).strip().splitlines()[-1] == selected["run_id"]
 
 
+@pytest.mark.slow
 def test_pull__a_colleague_publishes_and_searches_without_training(looped: Checkout, tmp_path: Path) -> None:
     remote, clone = tmp_path / "remote", tmp_path / "clone"
     looped.succeed("dvc", "remote", "add", "-f", "-d", "local", str(remote))
@@ -133,6 +134,7 @@ def make_checkout_of(looped: Checkout, path: Path) -> Checkout:
     return Checkout(path)
 
 
+@pytest.mark.slow
 def test_decisions__are_taken_up_by_the_next_repro(looped: Checkout, tmp_path: Path) -> None:
     """One video is said to be a copy of another: the published clips say so, and without the table nothing does."""
     from vidseek_retrieval.dedup.video_matches import Duplicate, write_duplicates

@@ -16,6 +16,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     return make_checkout(tmp_path_factory.mktemp("fresh"))
 
 
+@pytest.mark.slow
 def test_repro__without_captions_are_published_with_the_base(tiny_world: Path, tmp_path: Path) -> None:
     source = tmp_path / "mine"
     source.mkdir()
