@@ -290,9 +290,9 @@ class CutSettings(Section):
 
     modes: Annotated[tuple[CutMode, ...], Field(min_length=1)] = ("captions", "windows")
     """captions: what is learned from; windows or shots: what is published."""
-    window_length_seconds: Annotated[float, Field(gt=0)] = 30.0
+    window_length_seconds: Annotated[float, Field(ge=0.001)] = 30.0
     """Length of a window; a shorter video is one clip."""
-    window_stride_seconds: Annotated[float, Field(gt=0)] = 30.0
+    window_stride_seconds: Annotated[float, Field(ge=0.001)] = 30.0
     """From the start of one window to the start of the next."""
     shots: ShotSettings = ShotSettings()
     """Read where modes lists shots."""

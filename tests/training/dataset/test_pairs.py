@@ -15,7 +15,7 @@ from vidseek_media.cutting.cut import cut_archive
 from vidseek_media.errors import ConfigError
 from vidseek_media.frame_store.shards import write_frames
 from vidseek_media.ids import clip_id_of
-from vidseek_media.settings import FrameSettings
+from vidseek_media.settings import CutSettings, FrameSettings
 from vidseek_media.sources.ingest import ingest
 from vidseek_media.tables import BOTH_SIDES, CAPTIONS, FRAMES, GROUPS, PAIRS, REJECTED, VIDEOS, read_table, write_table
 from vidseek_training.captioning.captions import write_captions
@@ -269,10 +269,7 @@ def test_split_videos__refuses_shares_that_leave_nothing(validation_share: float
 def test_make_pairs__every_captioned_file_of_a_real_archive_is_a_pair(realdata: Path, tmp_path: Path) -> None:
     source = realdata / "A_video_captioned"
     taken = ingest(source, out=tmp_path / "ingest", ledger=tmp_path / "ledger.json", timeout_seconds=60, workers=2)
-    cut_archive(
-        tmp_path / "ingest", out=tmp_path / "cut", modes=["captions", "windows"], window_length_seconds=30,
-        window_stride_seconds=30,
-    )
+    cut_archive(tmp_path / "ingest", out=tmp_path / "cut", settings=CutSettings())
     write_frames(
         source, tmp_path / "ingest", tmp_path / "cut", out=tmp_path / "frames",
         settings=FrameSettings(num_frames=2, side_px=64, quality=90, shard_mib=1, workers=2, timeout_seconds=60),
