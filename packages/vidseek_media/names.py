@@ -11,6 +11,8 @@ import uuid
 
 MOST_LETTERS = 128
 """Of a plain name: a file system takes 255 bytes, and temporary names are longer than the names themselves."""
+MOST_PARTS = 8
+"""Of a relative path."""
 MOST_SHOWN = 80
 """Letters of a refused value that a message shows."""
 
@@ -57,20 +59,19 @@ def plain_name(value: object, *, what: str) -> str:
     return value
 
 
-def relative_file(value: object, *, what: str, most_parts: int = 8) -> str:
+def relative_file(value: object, *, what: str) -> str:
     """Return a path below a folder: plain names joined by `/`.
 
     Args:
         value: The value to check.
         what: What the value is, for the message.
-        most_parts: Most components.
 
     Raises:
         ValueError: it is absolute, leads upwards, or has a component that `plain_name` refuses.
     """
     parts = value.split("/") if isinstance(value, str) else []
-    if not 1 <= len(parts) <= most_parts:
-        raise ValueError(f"{what} is {shown(value)}, wanted a path of at most {most_parts} names")
+    if not 1 <= len(parts) <= MOST_PARTS:
+        raise ValueError(f"{what} is {shown(value)}, wanted a path of at most {MOST_PARTS} names")
     for part in parts:
         plain_name(part, what=f"a part of {what}")
     return "/".join(parts)

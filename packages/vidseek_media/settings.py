@@ -75,9 +75,9 @@ class SettingsRefused(ConfigError):
         "value": "setting-out-of-range",
     }
 
-    def __init__(self, message: str, *, code: str = "", remedy: str = "", faults: tuple[Fault, ...] = ()) -> None:
+    def __init__(self, message: str, *, remedy: str, faults: tuple[Fault, ...]) -> None:
         kinds = {fault.kind for fault in faults}
-        super().__init__(message, code=code or (self.codes[kinds.pop()] if len(kinds) == 1 else ""), remedy=remedy)
+        super().__init__(message, code=self.codes[kinds.pop()] if len(kinds) == 1 else "", remedy=remedy)
         self.faults = faults
 
 

@@ -75,9 +75,7 @@ def bin_centres(start_ms: int, end_ms: int, num_frames: int) -> list[int]:
     ]
 
 
-def decode_at(
-    path: Path, times_ms: Sequence[int], *, side_px: int | None = None, threads: int = 1
-) -> list[tuple[int, NDArray[np.uint8]]]:
+def decode_at(path: Path, times_ms: Sequence[int], *, side_px: int | None = None) -> list[tuple[int, NDArray[np.uint8]]]:
     """Return the frames shown at the given times, in the given order.
 
     Args:
@@ -85,7 +83,6 @@ def decode_at(
         times_ms: From the container's start, at least 0, in any order. A time before the first frame gives the first
             frame, a time at or after the end gives the last.
         side_px: The shorter side of all frames; None, or more than the video has, for the video's own.
-        threads: Decoder threads, at least 1.
 
     Returns:
         Of each wanted time: when the frame begins, in milliseconds, and its pixels: RGB, uint8, shape (height, width, 3),
@@ -104,12 +101,12 @@ def decode_at(
     """
     if any(time_ms < 0 for time_ms in times_ms):
         raise ValueError(f"wanted times must not be negative, got {min(times_ms)} ms")
-    found = {f.wanted_ms: f for f in frames_at(path, sorted(set(times_ms)), side_px=side_px, threads=threads)}
+    found = {f.wanted_ms: f for f in frames_at(path, sorted(set(times_ms)), side_px=side_px)}
     return [(found[time_ms].time_ms, found[time_ms].pixels) for time_ms in times_ms]
 
 
 def decode_uniform(
-    path: Path, num_frames: int, side_px: int | None = None, *, threads: int = 1, plan: PacketPlan | None = None
+    path: Path, num_frames: int, side_px: int | None = None, *, plan: PacketPlan | None = None
 ) -> NDArray[np.uint8]:
     """Return frames at the bin centres of the whole file: RGB, uint8, shape (num_frames, height, width, 3), upright.
 
@@ -117,7 +114,6 @@ def decode_uniform(
         path: The video.
         num_frames: At least 1.
         side_px: The shorter side of all frames; None, or more than the video has, for the video's own.
-        threads: Decoder threads, at least 1.
         plan: Of the file; None to read it.
 
     Raises:
@@ -125,7 +121,7 @@ def decode_uniform(
     """
     plan = plan or read_plan(path)
     times_ms = bin_centres(0, max(plan.duration_ms, 1), num_frames)
-    return np.stack([f.pixels for f in frames_at(path, times_ms, side_px=side_px, threads=threads, plan=plan)])
+    return np.stack([f.pixels for f in frames_at(path, times_ms, side_px=side_px, plan=plan)])
 
 
 def frames_at(
@@ -133,7 +129,6 @@ def frames_at(
     times_ms: Sequence[int],
     *,
     side_px: int | None = None,
-    threads: int = 1,
     plan: PacketPlan | None = None,
     decoder: str = DECODER,
 ) -> Iterator[FrameAt]:
@@ -145,7 +140,6 @@ def frames_at(
         path: The video.
         times_ms: From the container's start, at least 0, ascending.
         side_px: The shorter side of all frames; None, or more than the video has, for the video's own.
-        threads: Decoder threads, at least 1.
         plan: Of the file; None to read it.
         decoder: `auto` or `pyav` for PyAV; `decord`, which refuses files that it may decode differently from PyAV.
 
@@ -162,9 +156,9 @@ def frames_at(
     if plan.is_still:
         yield from _frames_of_picture(path, times_ms, side_px)
     elif decoder == "decord":
-        yield from _frames_by_decord(path, times_ms, plan, side_px, threads)
+        yield from _frames_by_decord(path, times_ms, plan, side_px)
     else:
-        yield from _frames_by_pyav(path, times_ms, plan, side_px, threads)
+        yield from _frames_by_pyav(path, times_ms, plan, side_px)
 
 
 def decoder_of(path: Path, plan: PacketPlan, *, decoder: str = DECODER) -> tuple[str, str]:
@@ -202,14 +196,12 @@ def _frames_of_picture(path: Path, times_ms: Sequence[int], side_px: int | None)
         yield FrameAt(time_ms, 0, pixels, is_repeated=False, decoder="pillow")
 
 
-def _frames_by_pyav(
-    path: Path, times_ms: Sequence[int], plan: PacketPlan, side_px: int | None, threads: int
-) -> Iterator[FrameAt]:
+def _frames_by_pyav(path: Path, times_ms: Sequence[int], plan: PacketPlan, side_px: int | None) -> Iterator[FrameAt]:
     converter = RgbConverter(side_px, plan.sample_aspect_ratio)
     num_done = 0
     for walk in walks_of(plan):
         try:
-            for wanted in walk(path, times_ms[num_done:], plan, threads):
+            for wanted in walk(path, times_ms[num_done:], plan):
                 yield FrameAt(
                     wanted.wanted_ms, max(plan.ms_of(wanted.pts), 0), converter.convert(wanted, plan, path),
                     wanted.is_repeated, decoder="pyav", is_interlaced=bool(wanted.frame.interlaced_frame),
@@ -220,17 +212,15 @@ def _frames_by_pyav(
             continue  # continue with a walk that relies less on the packets' times
 
 
-def _frames_by_decord(
-    path: Path, times_ms: Sequence[int], plan: PacketPlan, side_px: int | None, threads: int
-) -> Iterator[FrameAt]:
+def _frames_by_decord(path: Path, times_ms: Sequence[int], plan: PacketPlan, side_px: int | None) -> Iterator[FrameAt]:
     """Decode with decord.
 
     Raises:
         InputRejected: decord may show other frames than the packet plan says.
     """
     # decord's FFmpeg is old and has no limit on frame size, so PyAV must accept the file first.
-    next(_frames_by_pyav(path, [0], plan, None, 1))
-    reader = _open_decord(path, plan, threads)
+    next(_frames_by_pyav(path, [0], plan, None))
+    reader = _open_decord(path, plan)
     converter = RgbConverter(side_px, plan.sample_aspect_ratio)
     last: tuple[int, NDArray[np.uint8]] | None = None
     for time_ms in times_ms:
@@ -246,7 +236,7 @@ def _frames_by_decord(
         yield FrameAt(time_ms, plan.ms_of(plan.pts[index]), last[1], is_repeated=False, decoder="decord")
 
 
-def _open_decord(path: Path, plan: PacketPlan, threads: int) -> Any:
+def _open_decord(path: Path, plan: PacketPlan) -> Any:
     """Return a decord reader whose frame i is frame i of the plan."""
     import decord
 
@@ -260,7 +250,7 @@ def _open_decord(path: Path, plan: PacketPlan, threads: int) -> Any:
         why = "its pixels are not square, it is mirrored, or of high dynamic range"
     if not why:
         try:
-            reader = decord.VideoReader(str(path), num_threads=threads)
+            reader = decord.VideoReader(str(path), num_threads=1)
             starts = reader.get_frame_timestamp(range(len(reader)))[:, 0] * 1000
         except Exception as error:  # decord raises bare classes of its own
             raise InputRejected(
