@@ -160,9 +160,10 @@ def share_interval(
 def median_interval(
     after: Values, before: Values | None, groups: Sequence[Any] | NDArray[Any], *, resamples: int, seed: int
 ) -> Interval:
-    """Return the median of `after` minus the median of `before`, with a bootstrap interval over groups of videos.
+    """Return the median of `after` minus the median of `before`, with a 95 % interval over groups of videos.
 
-    It is a percentile interval, widened by the ratio of Student's t to the normal distribution for the number of groups.
+    It is infinite with fewer groups than `MIN_GROUPS`. It is a percentile interval of a bootstrap, widened by the
+    ratio of Student's t to the normal distribution for the number of groups.
 
     Args:
         after: Shape (n,), n at least 1.
