@@ -108,22 +108,6 @@ class DualPictures(_Dual, FrameAveraging):
         """Implement `FrameAveraging.picture_features`."""
         return _features(self.model, "image", pictures)
 
-    def picture_tokens(self, pictures: Tensor) -> NoReturn:
-        """Raise an error: the layers of an unknown structure cannot be run separately."""
-        raise self._not_apart()
-
-    def features_of_last(self, tokens: Tensor) -> NoReturn:
-        """Raise an error: the layers of an unknown structure cannot be run separately."""
-        raise self._not_apart()
-
-    def video_tokens(self, pixel_values: Tensor, depth: int) -> NoReturn:
-        """Raise an error: the layers of an unknown structure cannot be run separately."""
-        raise self._not_apart()
-
-    def features_of_tokens(self, tokens: Tensor, depth: int) -> NoReturn:
-        """Raise an error: the layers of an unknown structure cannot be run separately."""
-        raise self._not_apart()
-
 
 class DualVideos(_Dual):
     """A two-tower model of videos, for clips of just as many frames as it was built for."""
