@@ -83,6 +83,7 @@ def make(work: Path) -> None:
         )
         make_pairs(
             root / "ingest", root / "caption", root / "frames", out=root / "pairs",
+            memory=root / "memory",
             settings=PairSettings(validation_share=0.0, test_share=0.0, seed=0, near_duplicate_bits=None),
         )
         (root / "seconds.json").write_text(json.dumps({"shards": round(seconds, 2)}), encoding="utf-8")

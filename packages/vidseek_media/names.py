@@ -17,7 +17,6 @@ MOST_SHOWN = 80
 """Letters of a refused value that a message shows."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_VIDEO_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def shown(value: object) -> str:
@@ -95,9 +94,7 @@ def video_id(value: object) -> str:
     Raises:
         ValueError: it is anything else.
     """
-    if not isinstance(value, str) or not _VIDEO_ID.fullmatch(value):
-        raise ValueError(f"a video_id is {shown(value)}, wanted 32 hex digits")
-    return value
+    return hex_digits(value, 32, what="a video_id")
 
 
 def clip_id(value: object) -> str:

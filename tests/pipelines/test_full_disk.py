@@ -58,6 +58,7 @@ def run_stage(name: str, source: Path, work: Path) -> None:
     else:
         make_pairs(
             folder["ingest"], folder["caption"], folder["frames"], out=folder["pairs"],
+            memory=work / "state" / "pairs",
             settings=PairSettings(validation_share=0.2, test_share=0.2, seed=0, near_duplicate_bits=None),
         )
 

@@ -67,7 +67,8 @@ def write(
         for video_id in sorted({*(str(row["video"]) for row in rows), *unspoken})
     ], VIDEOS)
     return make_pairs(
-        folder / "ingest", folder / "caption", folder / "frames", out=folder / "pairs", decided=decided or (),
+        folder / "ingest", folder / "caption", folder / "frames", out=folder / "pairs", memory=folder / "memory",
+        decided=decided or (),
         frozen=read_training_set(frozen) if frozen else None, feedback=feedback,
         settings=PairSettings(validation_share=0.2, test_share=0.2, seed=0, near_duplicate_bits=6),
     )
@@ -98,7 +99,7 @@ def test_make_pairs__a_pair_names_the_frames_of_its_clip(tmp_path: Path) -> None
     path = tmp_path / "frames" / "frames.parquet"
     write_table(path, read_table(path, FRAMES).drop(columns="frames_digest").assign(frames_digest=None), FRAMES)
     make_pairs(tmp_path / "ingest", tmp_path / "caption", tmp_path / "frames", out=tmp_path / "pairs",
-               settings=PairSettings(validation_share=0.2, test_share=0.2, seed=0))
+               memory=tmp_path / "memory", settings=PairSettings(validation_share=0.2, test_share=0.2, seed=0))
     assert pairs_of(tmp_path)["frames_digest"].isna().all()  # of an earlier version
 
 
@@ -183,7 +184,8 @@ def test_make_pairs__clips_that_say_nothing_make_none(tmp_path: Path) -> None:
     def again(**changed: object) -> PairsReport:
         return make_pairs(
             tmp_path / "ingest", tmp_path / "caption", tmp_path / "frames", out=tmp_path / "pairs",
-            settings=PairSettings(validation_share=0.2, test_share=0.2, seed=0, **changed),  # type: ignore[arg-type]
+            memory=tmp_path / "memory",
+        settings=PairSettings(validation_share=0.2, test_share=0.2, seed=0, **changed),  # type: ignore[arg-type]
         )
 
     assert again().num_out == 8
@@ -280,6 +282,7 @@ def test_make_pairs__every_captioned_file_of_a_real_archive_is_a_pair(realdata: 
     )
     report = make_pairs(
         tmp_path / "ingest", tmp_path / "caption", tmp_path / "frames", out=tmp_path / "pairs",
+        memory=tmp_path / "memory",
         settings=PairSettings(validation_share=0.1, test_share=0.1, seed=0, near_duplicate_bits=None),
     )
     # The sidecar names 41 files of this folder, and 15 of a folder beside it.

@@ -75,7 +75,7 @@ def repro(archive: Archive) -> None:
     )
     write_captions(data / "ingest", data / "cut", out=data / "caption", settings=CaptionSettings())
     make_pairs(
-        data / "ingest", data / "caption", data / "frames", out=data / "pairs",
+        data / "ingest", data / "caption", data / "frames", out=data / "pairs", memory=data / "memory",
         settings=PairSettings(validation_share=0, test_share=0, skip_quality_flags=(), near_duplicate_bits=None),
     )
     embed_archive(data / "frames", Encoder.load(archive.bundle, threads=1), out=data / "embed")
