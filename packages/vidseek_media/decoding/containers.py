@@ -84,13 +84,14 @@ class OpenVideo:
 
 
 @contextmanager
-def open_video(path: Path, *, decodes: bool = True) -> Iterator[OpenVideo]:
+def open_video(path: Path, *, threads: int = 1, decodes: bool = True) -> Iterator[OpenVideo]:
     """Open a video and its best video stream by FFmpeg's choice: the default one, else the one with most pixels.
 
     The file is opened once. A still picture is read into memory.
 
     Args:
         path: The file. Other files that it refers to are not read.
+        threads: Decoder threads, at least 1.
         decodes: Whether frames will be decoded; then a frame size over `MAX_PIXELS` in the header is refused.
 
     Raises:
@@ -112,7 +113,9 @@ def open_video(path: Path, *, decodes: bool = True) -> Iterator[OpenVideo]:
             raise InputRejected("its video codec is unknown: no decoder for it", code="unknown-codec")
         if decodes:
             check_size(cast(av.VideoStream, stream))
-        stream.codec_context.thread_count = 1  # frame threads hang when a damaged file is closed (PyAV 18)
+        # Frame threads hang when a damaged file is closed (PyAV 18); slice threads do not.
+        stream.codec_context.thread_type = "SLICE"
+        stream.codec_context.thread_count = threads
         limits = {"codec_whitelist": UPLOAD_DECODERS} if _is_upload.get() else {}
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS), **limits}
         yield OpenVideo(container, cast(av.VideoStream, stream), is_picture, file)

@@ -42,11 +42,11 @@ class WantedFrame:
     """Whether the right frame is missing or damaged and this is the one before it."""
 
 
-def walks_of(plan: PacketPlan) -> Iterator[Callable[[Path, Sequence[int], PacketPlan], Iterator[WantedFrame]]]:
+def walks_of(plan: PacketPlan) -> Iterator[Callable[[Path, Sequence[int], PacketPlan, int], Iterator[WantedFrame]]]:
     """Yield the ways to go through a file, from the fastest to the one that does not rely on the packets' times.
 
-    Each takes (path, wanted times in milliseconds, ascending; plan), yields a frame for each wanted time in order, and
-    raises `PlanBroken` if the decoder contradicts the plan.
+    Each takes (path, wanted times in milliseconds, ascending; plan; decoder threads), yields a frame for each wanted time in
+    order, and raises `PlanBroken` if the decoder contradicts the plan.
 
     Args:
         plan: Of the file.
@@ -108,10 +108,12 @@ def decode_all(video: OpenVideo, failures: list[str]) -> Iterator[av.VideoFrame]
     yield from _decode_packet(video.stream, None, failures)
 
 
-def _walk_planned(path: Path, times_ms: Sequence[int], plan: PacketPlan, *, skips: bool) -> Iterator[WantedFrame]:
+def _walk_planned(
+    path: Path, times_ms: Sequence[int], plan: PacketPlan, threads: int, *, skips: bool
+) -> Iterator[WantedFrame]:
     """Go through the wanted times in order, with a seek if it is faster. `skips` leaves out non-reference frames."""
     targets = [plan.shown_at(time_ms) for time_ms in times_ms]
-    with open_video(path) as video:
+    with open_video(path, threads=threads) as video:
         decoding = _Decoding(video, plan, frozenset(targets) if skips else None)
         shown: _Decoded | None = None
         ahead: _Decoded | None = None
@@ -189,7 +191,7 @@ class _Decoding:
         return frames
 
 
-def _walk_all(path: Path, times_ms: Sequence[int], plan: PacketPlan) -> Iterator[WantedFrame]:
+def _walk_all(path: Path, times_ms: Sequence[int], plan: PacketPlan, threads: int) -> Iterator[WantedFrame]:
     """Decode every frame from the beginning, in display order."""
     shown: _Decoded | None = None
     waiting = list(reversed(times_ms))
@@ -200,7 +202,7 @@ def _walk_all(path: Path, times_ms: Sequence[int], plan: PacketPlan) -> Iterator
         wanted_ms = waiting.pop()
         return WantedFrame(wanted_ms, *shown, is_repeated=shown[0] != plan.shown_at(wanted_ms))
 
-    with open_video(path) as video:
+    with open_video(path, threads=threads) as video:
         for pts, frame in _timed(decode_all(video, failures), plan):
             shown = shown or (pts, frame)
             while waiting and pts > plan.ticks_at(waiting[-1]):

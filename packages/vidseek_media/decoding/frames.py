@@ -129,6 +129,7 @@ def frames_at(
     times_ms: Sequence[int],
     *,
     side_px: int | None = None,
+    threads: int = 1,
     plan: PacketPlan | None = None,
     decoder: str = DECODER,
 ) -> Iterator[FrameAt]:
@@ -140,6 +141,7 @@ def frames_at(
         path: The video.
         times_ms: From the container's start, at least 0, ascending.
         side_px: The shorter side of all frames; None, or more than the video has, for the video's own.
+        threads: Decoder threads, at least 1.
         plan: Of the file; None to read it.
         decoder: `auto` or `pyav` for PyAV; `decord`, which refuses files that it may decode differently from PyAV.
 
@@ -156,9 +158,9 @@ def frames_at(
     if plan.is_still:
         yield from _frames_of_picture(path, times_ms, side_px)
     elif decoder == "decord":
-        yield from _frames_by_decord(path, times_ms, plan, side_px)
+        yield from _frames_by_decord(path, times_ms, plan, side_px, threads)
     else:
-        yield from _frames_by_pyav(path, times_ms, plan, side_px)
+        yield from _frames_by_pyav(path, times_ms, plan, side_px, threads)
 
 
 def decoder_of(path: Path, plan: PacketPlan, *, decoder: str = DECODER) -> tuple[str, str]:
@@ -196,12 +198,14 @@ def _frames_of_picture(path: Path, times_ms: Sequence[int], side_px: int | None)
         yield FrameAt(time_ms, 0, pixels, is_repeated=False, decoder="pillow")
 
 
-def _frames_by_pyav(path: Path, times_ms: Sequence[int], plan: PacketPlan, side_px: int | None) -> Iterator[FrameAt]:
+def _frames_by_pyav(
+    path: Path, times_ms: Sequence[int], plan: PacketPlan, side_px: int | None, threads: int
+) -> Iterator[FrameAt]:
     converter = RgbConverter(side_px, plan.sample_aspect_ratio)
     num_done = 0
     for walk in walks_of(plan):
         try:
-            for wanted in walk(path, times_ms[num_done:], plan):
+            for wanted in walk(path, times_ms[num_done:], plan, threads):
                 yield FrameAt(
                     wanted.wanted_ms, max(plan.ms_of(wanted.pts), 0), converter.convert(wanted, plan, path),
                     wanted.is_repeated, decoder="pyav", is_interlaced=bool(wanted.frame.interlaced_frame),
@@ -212,15 +216,17 @@ def _frames_by_pyav(path: Path, times_ms: Sequence[int], plan: PacketPlan, side_
             continue  # continue with a walk that relies less on the packets' times
 
 
-def _frames_by_decord(path: Path, times_ms: Sequence[int], plan: PacketPlan, side_px: int | None) -> Iterator[FrameAt]:
+def _frames_by_decord(
+    path: Path, times_ms: Sequence[int], plan: PacketPlan, side_px: int | None, threads: int
+) -> Iterator[FrameAt]:
     """Decode with decord.
 
     Raises:
         InputRejected: decord may show other frames than the packet plan says.
     """
     # decord's FFmpeg is old and has no limit on frame size, so PyAV must accept the file first.
-    next(_frames_by_pyav(path, [0], plan, None))
-    reader = _open_decord(path, plan)
+    next(_frames_by_pyav(path, [0], plan, None, 1))
+    reader = _open_decord(path, plan, threads)
     converter = RgbConverter(side_px, plan.sample_aspect_ratio)
     last: tuple[int, NDArray[np.uint8]] | None = None
     for time_ms in times_ms:
@@ -236,7 +242,7 @@ def _frames_by_decord(path: Path, times_ms: Sequence[int], plan: PacketPlan, sid
         yield FrameAt(time_ms, plan.ms_of(plan.pts[index]), last[1], is_repeated=False, decoder="decord")
 
 
-def _open_decord(path: Path, plan: PacketPlan) -> Any:
+def _open_decord(path: Path, plan: PacketPlan, threads: int) -> Any:
     """Return a decord reader whose frame i is frame i of the plan."""
     import decord
 
@@ -250,7 +256,7 @@ def _open_decord(path: Path, plan: PacketPlan) -> Any:
         why = "its pixels are not square, it is mirrored, or of high dynamic range"
     if not why:
         try:
-            reader = decord.VideoReader(str(path), num_threads=1)
+            reader = decord.VideoReader(str(path), num_threads=threads)
             starts = reader.get_frame_timestamp(range(len(reader)))[:, 0] * 1000
         except Exception as error:  # decord raises bare classes of its own
             raise InputRejected(
