@@ -29,10 +29,7 @@ def main() -> str:
         source, out=world.ingest, ledger=PATHS.ledger, timeout_seconds=params.ingest.timeout_seconds,
         workers=params.ingest.workers, clip_pattern=params.ingest.clip_pattern, forgotten=forgotten,
     )
-    cut_archive(
-        world.ingest, out=world.cut, modes=("captions",), window_length_seconds=params.cut.window_length_seconds,
-        window_stride_seconds=params.cut.window_stride_seconds,
-    )
+    cut_archive(world.ingest, out=world.cut, settings=params.cut.model_copy(update={"modes": ("captions",)}))
     settings = with_stored_side(params.frames, PATHS.side)
     write_frames(
         source, world.ingest, world.cut, out=world.frames, settings=settings, forgotten=forgotten.video_ids

@@ -37,7 +37,7 @@ from vidseek_encoder.choices import usable_cores
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.cutting.cut import cut_archive, read_clips
 from vidseek_media.frame_store.shards import write_frames
-from vidseek_media.settings import FrameSettings
+from vidseek_media.settings import CutSettings, FrameSettings
 from vidseek_media.sources.ingest import ingest, read_videos
 from vidseek_retrieval.embedding.embed_clips import embed_archive
 from vidseek_retrieval.embedding.embedding_parts import PARTS_FOLDER, read_parts
@@ -146,8 +146,9 @@ def our_turn(folder: Path, variant: str, threads: int, batch: int) -> Turn:
                 folder / "videos", out=data / "ingest", ledger=data / "ledger", timeout_seconds=60, workers=threads
             ),
             "cut": lambda: cut_archive(
-                data / "ingest", out=data / "cut", modes=("windows",), window_length_seconds=WINDOW_SECONDS,
-                window_stride_seconds=WINDOW_SECONDS,
+                data / "ingest", out=data / "cut", settings=CutSettings(
+                    modes=("windows",), window_length_seconds=WINDOW_SECONDS, window_stride_seconds=WINDOW_SECONDS,
+                ),
             ),
             "frames": lambda: write_frames(
                 folder / "videos", data / "ingest", data / "cut", out=data / "frames",

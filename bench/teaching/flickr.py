@@ -34,6 +34,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vidseek_encoder.preprocess import Resizing, resize_frame
 from vidseek_encoder.tokenize import Tokenizer as Texts
+from vidseek_quality.intervals import interval
 from vidseek_training import backbones
 from vidseek_training.backbones.base import Backbone, BackboneSpec, clamp_logit_scale
 from vidseek_training.backbones.clip import build_clip
@@ -41,7 +42,7 @@ from vidseek_training.backbones.files.tokenizer_files import clip_tokenizer
 from vidseek_training.dataset.pair_set import Batches, PairSet
 from vidseek_training.dataset.views import drop_words
 from vidseek_training.evaluation.embedding import embed_pairs
-from vidseek_training.evaluation.metrics import Ranks, bootstrap, summarise
+from vidseek_training.evaluation.metrics import Ranks, summarise
 from vidseek_training.evaluation.retrieval_metrics import judge, one_a_clip
 from vidseek_training.fitting.checkpoints import Checkpoint, fingerprint
 from vidseek_training.fitting.losses import info_nce
@@ -328,7 +329,7 @@ def intervals(ranks: Ranks, of: NDArray[Any]) -> dict[str, Any]:
     figures = {}
     for k in (1, 5, 10):
         shares = pd.Series(ranks <= k).groupby(of).mean().to_numpy(np.float64)
-        figures[f"r{k}"] = bootstrap(shares, resamples=2000, seed=0).to_json()
+        figures[f"r{k}"] = interval(shares, range(len(shares)), resamples=2000, seed=0).to_json()
     return figures | {"median_rank": float(np.median(ranks))}
 
 

@@ -24,11 +24,12 @@ from bench.teaching import flickr
 from vidseek_encoder.preprocess import Resizing, resize_frame
 from vidseek_encoder.tokenize import Tokenizer as Texts
 from vidseek_media.splitting.video_groups import groups_of
+from vidseek_quality.intervals import interval
 from vidseek_training import backbones
 from vidseek_training.dataset.pair_set import PairSet
 from vidseek_training.dataset.sampling import Data
 from vidseek_training.evaluation.embedding import embed_pairs
-from vidseek_training.evaluation.metrics import Ranks, bootstrap, summarise
+from vidseek_training.evaluation.metrics import Ranks, summarise
 from vidseek_training.evaluation.retrieval_metrics import judge
 from vidseek_training.fitting.trainer import Trainer
 from vidseek_training.settings import TrainSettings
@@ -134,7 +135,7 @@ def _change(before: Ranks, after: Ranks, pairs: PairSet) -> dict[str, Any]:
     values["mrr"] = (1 / after, 1 / before)
     for name, (new, old) in values.items():
         by_picture = pd.Series(new - old).groupby(pairs.table.clip_id.to_numpy()).mean().to_numpy(np.float64)
-        found[name] = bootstrap(by_picture, resamples=2000, seed=0).to_json()
+        found[name] = interval(by_picture, range(len(by_picture)), resamples=2000, seed=0).to_json()
     return {"change": found}
 
 

@@ -51,6 +51,7 @@ from bench.machine import machine
 from bench.teaching import flickr
 from vidseek_encoder.preprocess import Resizing, resize_frame
 from vidseek_encoder.tokenize import Tokenizer as Texts
+from vidseek_quality.intervals import interval
 from vidseek_training import backbones
 from vidseek_training.backbones.base import Backbone, BackboneSpec, clamp_logit_scale
 from vidseek_training.backbones.clip import build_clip
@@ -58,7 +59,7 @@ from vidseek_training.dataset.pair_set import Batches, FramesOfPairs, PairSet
 from vidseek_training.dataset.sampling import Data, Sampler
 from vidseek_training.dataset.views import drop_words
 from vidseek_training.evaluation.embedding import embed_pairs
-from vidseek_training.evaluation.metrics import Ranks, bootstrap
+from vidseek_training.evaluation.metrics import Ranks
 from vidseek_training.evaluation.retrieval_metrics import judge
 from vidseek_training.fitting import lora
 from vidseek_training.fitting.losses import info_nce
@@ -578,7 +579,7 @@ def change(before: NDArray[np.int64], after: Ranks, pairs: PairSet | None) -> di
         old, new = ((ranks <= k).astype(float) for ranks in (before, after))
         by_picture = pd.Series(new - old).groupby(of).mean().to_numpy(np.float64)
         found[f"r{k}"] = {"before": round(float(old.mean()), 4), "after": round(float(new.mean()), 4),
-                          "change": bootstrap(by_picture, resamples=2000, seed=0).to_json()}
+                          "change": interval(by_picture, range(len(by_picture)), resamples=2000, seed=0).to_json()}
     return found | {"num_queries": len(of), "num_pictures": len(set(of))}
 
 

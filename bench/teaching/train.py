@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.videos import media
-from vidseek_media.settings import FrameSettings
+from vidseek_media.settings import CutSettings, FrameSettings
 from vidseek_training.settings import CaptionSettings, PairSettings
 
 OUT = Path(__file__).parents[1] / "train.json"
@@ -68,8 +68,9 @@ def make(work: Path) -> None:
         rows = "".join(f"{number:03}.mp4,{caption},train\n" for number, caption in enumerate(captions))
         (source / "captions.csv").write_text("file,caption,split\n" + rows, encoding="utf-8")
         ingest(source, out=root / "ingest", ledger=root / "ledger", timeout_seconds=60, workers=1)
-        cut_archive(root / "ingest", out=root / "cut", modes=("captions",), window_length_seconds=SECONDS,
-                    window_stride_seconds=SECONDS)
+        cut_archive(root / "ingest", out=root / "cut", settings=CutSettings(
+            modes=("captions",), window_length_seconds=SECONDS, window_stride_seconds=SECONDS,
+        ))
         began = time.monotonic()
         write_frames(
             source, root / "ingest", root / "cut", out=root / "frames",
@@ -82,6 +83,7 @@ def make(work: Path) -> None:
         )
         make_pairs(
             root / "ingest", root / "caption", root / "frames", out=root / "pairs",
+            memory=root / "memory",
             settings=PairSettings(validation_share=0.0, test_share=0.0, seed=0, near_duplicate_bits=None),
         )
         (root / "seconds.json").write_text(json.dumps({"shards": round(seconds, 2)}), encoding="utf-8")

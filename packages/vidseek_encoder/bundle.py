@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vidseek_encoder.onnx_file import DATA_SUFFIX, data_file
 from vidseek_encoder.preprocess import Resample, Resize, Resizing
-from vidseek_media.errors import ArtifactError
+from vidseek_media.errors import ArtifactError, foreign
 from vidseek_media.files.json_files import read_json, write_json
 from vidseek_media.names import hex_digits, relative_file, shown
 
@@ -213,12 +213,8 @@ class EncoderSpec:
             raise ArtifactError(f"{folder / SPEC_FILE} records no sha256 of {name}", code="bundle-broken", remedy=_REMEDY)
         for name in sorted({TOKENIZER_FILE, *recorded}):
             path = folder / name
-            try:
+            with foreign(ArtifactError, f"{path} is missing or cannot be read", code="file-absent", remedy=_REMEDY):
                 found = file_sha256(path)
-            except OSError as error:
-                raise ArtifactError(
-                    f"{path} is missing or cannot be read: {error.strerror}", code="file-absent", remedy=_REMEDY,
-                ) from error
             if found != self.files[name]:
                 raise ArtifactError(
                     f"{path} has the sha256 {found[:12]}..., {SPEC_FILE} says {self.files[name][:12]}...: "

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer as _Tokenizer
 
 from vidseek_encoder.tokenizer_file import REMEDY, read_tokenizer, rust_errors
-from vidseek_media.errors import ArtifactError, InputRejected
+from vidseek_media.errors import ArtifactError, InputRejected, foreign
 
 _LEAST = 2
 """Fewest tokens of a batch: the exporter would treat an axis of length 1 as constant."""
@@ -44,13 +44,11 @@ class Tokenizer:
             ArtifactError: the file is missing, is not a tokenizer, or `tokenizer_file` refuses it.
         """
         tokenizer = read_tokenizer(path)
-        try:
-            with rust_errors():
-                loaded = cls(tokenizer, context=context, pad_id=pad_id)
-        except ValueError as error:  # a template that adds more tokens than there is room for
-            raise ArtifactError(
-                f"{path} leaves no room in {context} tokens: {error}", code="tokenizer-broken", remedy=REMEDY,
-            ) from error
+        with foreign(
+            ArtifactError, f"{path} leaves no room in {context} tokens", code="tokenizer-broken", remedy=REMEDY,
+            errors=ValueError,  # a template that adds more tokens than there is room for
+        ), rust_errors():
+            loaded = cls(tokenizer, context=context, pad_id=pad_id)
         try:
             longest = max(loaded.count(["", "a " * context, _UNKNOWN]))
         except InputRejected as error:  # the fault of the file, not of who sends a text later
@@ -105,13 +103,11 @@ class Tokenizer:
 
     def _encode(self, texts: Sequence[str]) -> list[Any]:
         require_texts(texts)
-        try:
-            with rust_errors():
-                encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=True)
-        except ValueError as error:  # a lone surrogate, say
-            raise InputRejected(
-                f"a text cannot be tokenized: {error}", code="text-not-tokenized", remedy="Send valid Unicode",
-            ) from error
+        with foreign(
+            InputRejected, "a text cannot be tokenized", code="text-not-tokenized", remedy="Send valid Unicode",
+            errors=ValueError,  # a lone surrogate, say
+        ), rust_errors():
+            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=True)
         return list(encodings)
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vidseek_encoder.external_data import save_model
 from vidseek_encoder.fusion import fuse
+from vidseek_encoder.quantize import most_harmful, to_int8, to_static_int8
 from vidseek_media.errors import ArtifactError
 
 RECIPES: Mapping[str, tuple[str, ...]] = {"fp16": ("all",), "int8": ("all", "sparing", "static")}
@@ -75,25 +76,9 @@ def _to_fp16(source: Path, _: NDArray[Any]) -> Any:
     return convert_float_to_float16(str(source), keep_io_types=True)
 
 
-def _to_int8(source: Path, _: NDArray[Any]) -> Any:
-    from vidseek_encoder.quantize import to_int8
-
-    return to_int8(source)
-
-
-def _to_sparing_int8(source: Path, examples: NDArray[Any]) -> Any:
-    from vidseek_encoder.quantize import most_harmful, to_int8
-
-    return to_int8(source, leave=most_harmful(source, examples))
-
-
-def _to_static_int8(source: Path, examples: NDArray[Any]) -> Any:
-    from vidseek_encoder.quantize import to_static_int8
-
-    return to_static_int8(source, examples)
-
-
 _CONVERTERS: Mapping[tuple[str, str], Callable[[Path, NDArray[Any]], Any]] = {
-    ("fp16", "all"): _to_fp16, ("int8", "all"): _to_int8, ("int8", "sparing"): _to_sparing_int8,
-    ("int8", "static"): _to_static_int8,
+    ("fp16", "all"): _to_fp16,
+    ("int8", "all"): lambda source, _: to_int8(source),
+    ("int8", "sparing"): lambda source, examples: to_int8(source, leave=most_harmful(source, examples)),
+    ("int8", "static"): to_static_int8,
 }

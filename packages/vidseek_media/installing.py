@@ -31,15 +31,21 @@ def install_command(extra: str) -> str:
     return "pip install " + ("vidseek" if extra == "base" else f"'vidseek[{extra}]'")
 
 
-def require_module(name: str, extra: str) -> None:
+def require_module(name: str, extra: str, *, why: str = "") -> None:
     """Check that a library is installed.
 
     Args:
         name: Import name of the library.
         extra: The extra that installs it.
+        why: What asks for it, for the message, such as `ocr.enabled is true`.
 
     Raises:
         ConfigError: it is not installed; the error names the extra.
     """
-    if find_spec(name) is None:
-        raise ConfigError(f"{name} is not installed", code="not-installed", remedy=f"Run `{install_command(extra)}`")
+    try:
+        found = find_spec(name)
+    except ModuleNotFoundError:  # the package that it lies in
+        found = None
+    if found is None:
+        said = f"{why}, and {name} is not installed" if why else f"{name} is not installed"
+        raise ConfigError(said, code="not-installed", remedy=f"Run `{install_command(extra)}`")

@@ -11,11 +11,12 @@ import uuid
 
 MOST_LETTERS = 128
 """Of a plain name: a file system takes 255 bytes, and temporary names are longer than the names themselves."""
+MOST_PARTS = 8
+"""Of a relative path."""
 MOST_SHOWN = 80
 """Letters of a refused value that a message shows."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_VIDEO_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def shown(value: object) -> str:
@@ -57,20 +58,19 @@ def plain_name(value: object, *, what: str) -> str:
     return value
 
 
-def relative_file(value: object, *, what: str, most_parts: int = 8) -> str:
+def relative_file(value: object, *, what: str) -> str:
     """Return a path below a folder: plain names joined by `/`.
 
     Args:
         value: The value to check.
         what: What the value is, for the message.
-        most_parts: Most components.
 
     Raises:
         ValueError: it is absolute, leads upwards, or has a component that `plain_name` refuses.
     """
     parts = value.split("/") if isinstance(value, str) else []
-    if not 1 <= len(parts) <= most_parts:
-        raise ValueError(f"{what} is {shown(value)}, wanted a path of at most {most_parts} names")
+    if not 1 <= len(parts) <= MOST_PARTS:
+        raise ValueError(f"{what} is {shown(value)}, wanted a path of at most {MOST_PARTS} names")
     for part in parts:
         plain_name(part, what=f"a part of {what}")
     return "/".join(parts)
@@ -94,9 +94,7 @@ def video_id(value: object) -> str:
     Raises:
         ValueError: it is anything else.
     """
-    if not isinstance(value, str) or not _VIDEO_ID.fullmatch(value):
-        raise ValueError(f"a video_id is {shown(value)}, wanted 32 hex digits")
-    return value
+    return hex_digits(value, 32, what="a video_id")
 
 
 def clip_id(value: object) -> str:

@@ -75,9 +75,9 @@ class SettingsRefused(ConfigError):
         "value": "setting-out-of-range",
     }
 
-    def __init__(self, message: str, *, code: str = "", remedy: str = "", faults: tuple[Fault, ...] = ()) -> None:
+    def __init__(self, message: str, *, remedy: str, faults: tuple[Fault, ...]) -> None:
         kinds = {fault.kind for fault in faults}
-        super().__init__(message, code=code or (self.codes[kinds.pop()] if len(kinds) == 1 else ""), remedy=remedy)
+        super().__init__(message, code=self.codes[kinds.pop()] if len(kinds) == 1 else "", remedy=remedy)
         self.faults = faults
 
 
@@ -290,9 +290,9 @@ class CutSettings(Section):
 
     modes: Annotated[tuple[CutMode, ...], Field(min_length=1)] = ("captions", "windows")
     """captions: what is learned from; windows or shots: what is published."""
-    window_length_seconds: Annotated[float, Field(gt=0)] = 30.0
+    window_length_seconds: Annotated[float, Field(ge=0.001)] = 30.0
     """Length of a window; a shorter video is one clip."""
-    window_stride_seconds: Annotated[float, Field(gt=0)] = 30.0
+    window_stride_seconds: Annotated[float, Field(ge=0.001)] = 30.0
     """From the start of one window to the start of the next."""
     shots: ShotSettings = ShotSettings()
     """Read where modes lists shots."""

@@ -158,12 +158,12 @@ def share_interval(
 
 
 def median_interval(
-    after: Values, before: Values | None, groups: Sequence[Any] | NDArray[Any], *, resamples: int, seed: int,
-    level: float = 0.95, min_groups: int = MIN_GROUPS,
+    after: Values, before: Values | None, groups: Sequence[Any] | NDArray[Any], *, resamples: int, seed: int
 ) -> Interval:
-    """Return the median of `after` minus the median of `before`, with a bootstrap interval over groups of videos.
+    """Return the median of `after` minus the median of `before`, with a 95 % interval over groups of videos.
 
-    It is a percentile interval, widened by the ratio of Student's t to the normal distribution for the number of groups.
+    It is infinite with fewer groups than `MIN_GROUPS`. It is a percentile interval of a bootstrap, widened by the
+    ratio of Student's t to the normal distribution for the number of groups.
 
     Args:
         after: Shape (n,), n at least 1.
@@ -171,17 +171,15 @@ def median_interval(
         groups: Shape (n,): the group of videos of each query.
         resamples: Number of bootstrap resamples of groups.
         seed: Seed of the bootstrap.
-        level: Coverage of the interval, from 0 to 1.
-        min_groups: With fewer groups the interval is infinite.
     """
     sides = [after] if before is None else [after, before]
     _, owner = np.unique(np.asarray(groups), return_inverse=True)
     sums = GroupSums.of(after, owner)
     value = float(np.median(after)) - (0.0 if before is None else float(np.median(before)))
-    if sums.count < max(min_groups, 2):
-        return Interval(value, -math.inf, math.inf, sums.count, level, max(min_groups, 2))
+    if sums.count < MIN_GROUPS:
+        return Interval(value, -math.inf, math.inf, sums.count)
     rng, chunk = np.random.default_rng(seed), max(1, _MOST_CELLS // len(after))
-    even, tail = np.full(sums.count, 1 / sums.count), (1 - level) / 2
+    even, tail = np.full(sums.count, 1 / sums.count), (1 - Interval.level) / 2
     drawn: list[Values] = []
     for start in range(0, resamples, chunk):
         times = rng.multinomial(sums.count, even, min(chunk, resamples - start))[:, owner]
@@ -190,8 +188,7 @@ def median_interval(
     low, high = np.quantile(np.concatenate(drawn), [tail, 1 - tail])
     wider = sums.t_quantile(1 - tail) / NormalDist().inv_cdf(1 - tail)
     return Interval(
-        value, value - wider * max(0.0, value - float(low)), value + wider * max(0.0, float(high) - value), sums.count,
-        level, min_groups,
+        value, value - wider * max(0.0, value - float(low)), value + wider * max(0.0, float(high) - value), sums.count
     )
 
 

@@ -69,7 +69,7 @@ def drift(published: Sample, present: Sample, *, min_sampled: int) -> float | No
     return max(0.0, 2 * separability(one, other) - 1)
 
 
-def separability(one: NDArray[np.float32], other: NDArray[np.float32], *, seed: int = 0) -> float:
+def separability(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     """Return the area under the ROC curve of a cross-validated ridge classifier between two sets of rows.
 
     It is about 0.5 if both come from one distribution, and 1 if a plane separates them.
@@ -77,9 +77,8 @@ def separability(one: NDArray[np.float32], other: NDArray[np.float32], *, seed: 
     Args:
         one: Shape (n, d), n at least 2.
         other: Shape (m, d), m at least 2.
-        seed: Seed of the two folds.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     rows = np.concatenate([one, other]).astype(np.float64)
     is_one = np.arange(len(rows)) < len(one)
     fold = np.concatenate([rng.permutation(len(part)) % 2 for part in (one, other)])

@@ -41,18 +41,16 @@ def connect() -> None:
         ServiceError: the store does not answer.
     """
     uri = tracking_uri()
-    try:
+    with foreign(
+        ServiceError, f"MLflow at {uri} does not answer", code="mlflow-no-answer",
+        remedy="Start it, or unset MLFLOW_TRACKING_URI", errors=(MlflowException, OSError),
+    ):
         mlflow.set_tracking_uri(uri)
         if uri.startswith("sqlite:"):
             Path(".vidseek").mkdir(exist_ok=True)
         if mlflow.get_experiment_by_name(EXPERIMENT) is None:
             mlflow.create_experiment(EXPERIMENT, _files_beside(uri))
         mlflow.set_experiment(EXPERIMENT)
-    except (MlflowException, OSError) as error:
-        raise ServiceError(
-            f"MLflow at {uri} does not answer: {error}",
-            code="mlflow-no-answer", remedy="Start it, or unset MLFLOW_TRACKING_URI"
-        ) from error
 
 
 def _files_beside(uri: str) -> str | None:

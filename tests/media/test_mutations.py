@@ -17,7 +17,7 @@ from tests.stored_shards import read_shard
 from vidseek_media.cutting.cut import cut_archive
 from vidseek_media.errors import InputRejected
 from vidseek_media.frame_store.shards import write_frames
-from vidseek_media.settings import FrameSettings
+from vidseek_media.settings import CutSettings, FrameSettings
 from vidseek_media.sources.ingest import VIDEO_SUFFIXES, ingest
 from vidseek_media.tables import CLIPS, FRAMES, REJECTED, VIDEOS, read_table
 
@@ -142,7 +142,8 @@ def check_batch(sources: Sequence[Path], tmp_path: Path, numbers: range) -> None
 
 
 def check_frames(source: Path, work: Path) -> None:
-    cut_archive(work / "ingest", out=work / "cut", modes=["windows"], window_length_seconds=2.0, window_stride_seconds=2.0)
+    windows = CutSettings(modes=("windows",), window_length_seconds=2.0, window_stride_seconds=2.0)
+    cut_archive(work / "ingest", out=work / "cut", settings=windows)
     clips = set(read_table(work / "cut" / "clips.parquet", CLIPS)["clip_id"])
     try:
         write_frames(

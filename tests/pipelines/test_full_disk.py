@@ -22,7 +22,7 @@ from tests.media.conftest import write_video
 from vidseek_media.cutting.cut import ShotSearch, cut_archive
 from vidseek_media.errors import VidseekError
 from vidseek_media.frame_store.shards import write_frames
-from vidseek_media.settings import FrameSettings, ShotSettings
+from vidseek_media.settings import CutSettings, FrameSettings, ShotSettings
 from vidseek_media.sources.ingest import ingest
 from vidseek_training.captioning.captions import write_captions
 from vidseek_training.dataset.pairs import make_pairs
@@ -42,11 +42,12 @@ def run_stage(name: str, source: Path, work: Path) -> None:
     if name == "ingest":
         ingest(source, out=folder["ingest"], ledger=work / "state" / "ledger" / "ingest.json", timeout_seconds=60, workers=1)
     elif name == "cut":
-        shots = ShotSearch(source, ShotSettings(min_seconds=1.0, workers=1), work / "state" / "shots")
-        cut_archive(
-            folder["ingest"], out=folder["cut"], modes=["captions", "windows", "shots"], window_length_seconds=1.0,
-            window_stride_seconds=1.0, shots=shots,
+        settings = CutSettings(
+            modes=("captions", "windows", "shots"), window_length_seconds=1.0, window_stride_seconds=1.0,
+            shots=ShotSettings(min_seconds=1.0, workers=1),
         )
+        search = ShotSearch(source, work / "state" / "shots")
+        cut_archive(folder["ingest"], out=folder["cut"], settings=settings, search=search)
     elif name == "frames":
         write_frames(
             source, folder["ingest"], folder["cut"], out=folder["frames"],
@@ -57,6 +58,7 @@ def run_stage(name: str, source: Path, work: Path) -> None:
     else:
         make_pairs(
             folder["ingest"], folder["caption"], folder["frames"], out=folder["pairs"],
+            memory=work / "state" / "pairs",
             settings=PairSettings(validation_share=0.2, test_share=0.2, seed=0, near_duplicate_bits=None),
         )
 

@@ -21,7 +21,7 @@ from vidseek_media.cutting.cut import cut_archive
 from vidseek_media.errors import VidseekError
 from vidseek_media.frame_store.shards import write_frames
 from vidseek_media.frame_store.stored_clips import stored_clips
-from vidseek_media.settings import FrameSettings
+from vidseek_media.settings import CutSettings, FrameSettings
 from vidseek_media.sources.ingest import ingest
 from vidseek_media.sources.opening import open_source
 from vidseek_media.tables import CLIPS, read_table, write_table
@@ -168,10 +168,10 @@ def _measured(chosen: list[Path], folder: Path, proposal: Proposal, side_px: int
     source = open_source(str(folder / "list.csv"), downloads=folder / "downloads")
     start = time.perf_counter()
     found = ingest(source, out=folder / "ingest", ledger=folder / "ledger", timeout_seconds=60, workers=1)
-    cut_archive(
-        folder / "ingest", out=folder / "cut", modes=("windows",), window_length_seconds=proposal.window_seconds,
-        window_stride_seconds=proposal.stride_seconds,
+    windows = CutSettings(
+        modes=("windows",), window_length_seconds=proposal.window_seconds, window_stride_seconds=proposal.stride_seconds
     )
+    cut_archive(folder / "ingest", out=folder / "cut", settings=windows)
     clips = read_table(folder / "cut" / "clips.parquet", CLIPS)
     clips = clips[clips["start_ms"] < MEASURED_MS]
     write_table(folder / "cut" / "clips.parquet", clips, CLIPS)

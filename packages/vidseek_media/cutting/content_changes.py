@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,6 @@ from numpy.typing import NDArray
 from vidseek_media.cutting.motion_cuts import motion_cuts
 from vidseek_media.cutting.small_frames import SmallFrame, SmallFrames
 from vidseek_media.cutting.transitions import Pace, add_gradual, without_flashes
-from vidseek_media.errors import ConfigError
-from vidseek_media.installing import install_command
 from vidseek_media.settings import ShotSettings
 
 
@@ -52,16 +49,3 @@ class ContentChanges:
         )
         cuts = sorted([*sure, *without_flashes(hidden, frames, pace)])
         return add_gradual(cuts, frames, pace) if self._settings.gradual else cuts
-
-
-def require_scenedetect() -> None:
-    """Check that PySceneDetect is there.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    if find_spec("scenedetect") is None:
-        raise ConfigError(
-            "cut.modes lists shots, and scenedetect is not installed", code="not-installed",
-            remedy=f"Run `{install_command('shots')}`",
-        )

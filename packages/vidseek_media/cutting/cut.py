@@ -16,23 +16,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidseek_media.cutting.shots import find_all_cuts, shot_spans
-from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_media.errors import ArtifactError
 from vidseek_media.ids import clip_ids_of, to_ms
 from vidseek_media.records import Clip, Refusal, Rejection, Span, Video
-from vidseek_media.settings import ShotSettings
+from vidseek_media.settings import CutSettings, ShotSettings
 from vidseek_media.sources.ingest import read_videos
 from vidseek_media.sources.opening import source_of
 from vidseek_media.sources.source import Source
 from vidseek_media.tables import CLIPS, REJECTED, SIDECAR, read_columns, read_table, write_table
 
-MODES = ("captions", "windows", "shots")
 
 @dataclass(frozen=True)
 class ShotSearch:
-    """Inputs of the mode `shots`, which decodes the videos."""
+    """Where the mode `shots`, which decodes the videos, finds them."""
 
     source: Path | Source
-    settings: ShotSettings
     memory: Path
     """Folder that keeps the cuts of each video."""
 
@@ -63,31 +61,24 @@ def cut_archive(
     ingest_dir: Path,
     *,
     out: Path,
-    modes: Sequence[str],
-    window_length_seconds: float,
-    window_stride_seconds: float,
-    shots: ShotSearch | None = None,
+    settings: CutSettings,
+    search: ShotSearch | None = None,
 ) -> CutReport:
     """Cut the videos of an archive; write `clips.parquet` (by video and index) and `rejected.parquet`.
 
     Args:
         ingest_dir: Output of the stage `ingest`.
         out: The folder to write.
-        modes: One or more of `captions`, `windows` and `shots`.
-        window_length_seconds: Length of a window in seconds, above 0.
-        window_stride_seconds: Time from the start of one window to the next in seconds, above 0.
-        shots: Inputs of the mode `shots`; None without this mode.
+        settings: Modes and lengths.
+        search: For the mode `shots`, which finds none without it.
 
     Raises:
-        ConfigError: a mode is unknown, a length is not positive, or `shots` is missing.
+        ConfigError: what the mode `shots` needs is not installed.
         ArtifactError: a table is missing or broken.
     """
     videos, sidecar = read_videos(ingest_dir), read_table(ingest_dir / "sidecar.parquet", SIDECAR)
-    cuts, lost = _cuts_of(videos, shots) if "shots" in modes and shots else ({}, {})
-    clips, rejections = cut_videos(
-        videos, sidecar, modes=modes, window_length_seconds=window_length_seconds,
-        window_stride_seconds=window_stride_seconds, cuts_ms=cuts, shots=shots.settings if shots else None,
-    )
+    cuts, lost = _cuts_of(videos, settings.shots, search) if "shots" in settings.modes and search else ({}, {})
+    clips, rejections = cut_videos(videos, sidecar, settings=settings, cuts_ms=cuts)
     rejections = [each for each in rejections if each.id not in lost]  # The shot search has the better reason.
     rejections += [Rejection.of(video_id, "cut", why) for video_id, why in sorted(lost.items())]
     write_table(out / "rejected.parquet", [dataclasses.asdict(r) for r in rejections], REJECTED)
@@ -106,11 +97,8 @@ def cut_videos(
     videos: Iterable[Video],
     sidecar: pd.DataFrame,
     *,
-    modes: Sequence[str],
-    window_length_seconds: float,
-    window_stride_seconds: float,
+    settings: CutSettings,
     cuts_ms: Mapping[str, Sequence[int]] | None = None,
-    shots: ShotSettings | None = None,
 ) -> tuple[list[Clip], list[Rejection]]:
     """Cut videos into clips; return the clips, ordered by video and index, and rejections.
 
@@ -120,51 +108,28 @@ def cut_videos(
     Args:
         videos: The ingested videos.
         sidecar: Rows of the schema SIDECAR.
-        modes: One or more of `captions` (a clip for each timed caption; an untimed caption gives a clip of its whole video
-            if
-            that is at most one window long), `windows` (`window_spans`) and `shots` (`shot_spans`).
-        window_length_seconds: Length of a window in seconds, above 0.
-        window_stride_seconds: Time from the start of one window to the next in seconds, above 0.
+        settings: Lengths, and modes: `captions` (a clip for each timed caption; an untimed caption gives a clip of its whole
+            video if that is at most one window long), `windows` (`window_spans`) and `shots` (`shot_spans`).
         cuts_ms: Times of shot boundaries in milliseconds, by video_id; a video that is missing gets no shots.
-        shots: Shortest and longest shot.
-
-    Raises:
-        ConfigError: a mode is unknown, or a length is not positive.
     """
-    if "shots" in modes and shots is None:
-        raise ConfigError(
-            "cut.modes lists shots, and cut.shots is missing", code="setting-missing", remedy="Set cut.shots in params.yaml",
-        )
-    unknown = [mode for mode in modes if mode not in MODES]
-    if unknown or not modes:
-        raise ConfigError(
-            f"cut.modes is {list(modes)}, wanted one or more of {', '.join(MODES)}", code="unknown-choice",
-            remedy="Set cut.modes in params.yaml",
-        )
-    length_ms, stride_ms = to_ms(window_length_seconds), to_ms(window_stride_seconds)
-    if length_ms <= 0 or stride_ms <= 0:
-        raise ConfigError(
-            f"windows of {window_length_seconds} s every {window_stride_seconds} s: both must be at least 1 ms",
-            code="setting-out-of-range",
-            remedy="Set cut.window_length_seconds and cut.window_stride_seconds in params.yaml",
-        )
+    length_ms, stride_ms = to_ms(settings.window_length_seconds), to_ms(settings.window_stride_seconds)
     captions = captions_by_video(sidecar)
     clips: list[Clip] = []
     rejections: list[Rejection] = []
     for video in videos:
         made: dict[Span, set[str]] = defaultdict(set)
-        if "captions" in modes:
+        if "captions" in settings.modes:
             for wanted in captions.get(video.video_id, []):
                 span = caption_span(wanted, video.duration_ms, length_ms)
                 if span is not None:
                     made[span].add("captions")
                 elif wanted is not None:
                     rejections.append(_outside(video, wanted))
-        if "windows" in modes:
+        if "windows" in settings.modes:
             for span in _windows_of(video, length_ms=length_ms, stride_ms=stride_ms):
                 made[span].add("windows")
-        if shots and "shots" in modes and (cuts := (cuts_ms or {}).get(video.video_id)) is not None:
-            for span in _shots_of(video, cuts, shots):
+        if "shots" in settings.modes and (cuts := (cuts_ms or {}).get(video.video_id)) is not None:
+            for span in _shots_of(video, cuts, settings.shots):
                 made[span].add("shots")
         if not made:
             reason = f"{video.uris[0]}: no caption gives it a clip, and no other mode cuts it"
@@ -175,11 +140,13 @@ def cut_videos(
     return clips, rejections
 
 
-def _cuts_of(videos: Sequence[Video], shots: ShotSearch) -> tuple[dict[str, list[int]], dict[str, Refusal]]:
+def _cuts_of(
+    videos: Sequence[Video], settings: ShotSettings, search: ShotSearch
+) -> tuple[dict[str, list[int]], dict[str, Refusal]]:
     """Cuts by video_id, and why others have none; a file that is one clip already is not looked into."""
-    source = source_of(shots.source)
+    source = source_of(search.source)
     paths = {v.video_id: source.path_of(v.uris[0]) for v in videos if not v.clip_of}
-    cuts, lost = find_all_cuts(paths, settings=shots.settings, memory=shots.memory)
+    cuts, lost = find_all_cuts(paths, settings=settings, memory=search.memory)
     return cuts | {v.video_id: [] for v in videos if v.clip_of}, lost
 
 

@@ -11,7 +11,7 @@ from typing import Protocol, SupportsInt
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_media.cutting.content_changes import ContentChanges, require_scenedetect
+from vidseek_media.cutting.content_changes import ContentChanges
 from vidseek_media.cutting.transitions import Pace
 from vidseek_media.cutting.transnetv2 import TransNetV2
 from vidseek_media.cutting.transnetv2_model import prepared_model
@@ -19,6 +19,7 @@ from vidseek_media.decoding.frames import frames_at
 from vidseek_media.decoding.packets import read_plan
 from vidseek_media.decoding.worker_batch import run_videos
 from vidseek_media.files.video_memory import VideoMemory
+from vidseek_media.installing import require_module
 from vidseek_media.records import Refusal, Span
 from vidseek_media.settings import ShotDetector, ShotSettings
 from vidseek_media.sources.originals import original
@@ -138,7 +139,7 @@ def _require_detector(settings: ShotSettings, folder: Path) -> Path | None:
     """Return the model of TransNetV2; None for the other detector, which needs none."""
     if settings.detector == "transnetv2":
         return prepared_model(folder)
-    require_scenedetect()
+    require_module("scenedetect", "shots", why="cut.modes lists shots")
     return None
 
 

@@ -75,9 +75,7 @@ def bin_centres(start_ms: int, end_ms: int, num_frames: int) -> list[int]:
     ]
 
 
-def decode_at(
-    path: Path, times_ms: Sequence[int], *, side_px: int | None = None, threads: int = 1
-) -> list[tuple[int, NDArray[np.uint8]]]:
+def decode_at(path: Path, times_ms: Sequence[int], *, side_px: int | None = None) -> list[tuple[int, NDArray[np.uint8]]]:
     """Return the frames shown at the given times, in the given order.
 
     Args:
@@ -85,7 +83,6 @@ def decode_at(
         times_ms: From the container's start, at least 0, in any order. A time before the first frame gives the first
             frame, a time at or after the end gives the last.
         side_px: The shorter side of all frames; None, or more than the video has, for the video's own.
-        threads: Decoder threads, at least 1.
 
     Returns:
         Of each wanted time: when the frame begins, in milliseconds, and its pixels: RGB, uint8, shape (height, width, 3),
@@ -104,12 +101,12 @@ def decode_at(
     """
     if any(time_ms < 0 for time_ms in times_ms):
         raise ValueError(f"wanted times must not be negative, got {min(times_ms)} ms")
-    found = {f.wanted_ms: f for f in frames_at(path, sorted(set(times_ms)), side_px=side_px, threads=threads)}
+    found = {f.wanted_ms: f for f in frames_at(path, sorted(set(times_ms)), side_px=side_px)}
     return [(found[time_ms].time_ms, found[time_ms].pixels) for time_ms in times_ms]
 
 
 def decode_uniform(
-    path: Path, num_frames: int, side_px: int | None = None, *, threads: int = 1, plan: PacketPlan | None = None
+    path: Path, num_frames: int, side_px: int | None = None, *, plan: PacketPlan | None = None
 ) -> NDArray[np.uint8]:
     """Return frames at the bin centres of the whole file: RGB, uint8, shape (num_frames, height, width, 3), upright.
 
@@ -117,7 +114,6 @@ def decode_uniform(
         path: The video.
         num_frames: At least 1.
         side_px: The shorter side of all frames; None, or more than the video has, for the video's own.
-        threads: Decoder threads, at least 1.
         plan: Of the file; None to read it.
 
     Raises:
@@ -125,7 +121,7 @@ def decode_uniform(
     """
     plan = plan or read_plan(path)
     times_ms = bin_centres(0, max(plan.duration_ms, 1), num_frames)
-    return np.stack([f.pixels for f in frames_at(path, times_ms, side_px=side_px, threads=threads, plan=plan)])
+    return np.stack([f.pixels for f in frames_at(path, times_ms, side_px=side_px, plan=plan)])
 
 
 def frames_at(

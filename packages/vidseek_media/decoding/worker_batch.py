@@ -119,16 +119,13 @@ def run_videos(
         yield counted(outcomes, label, unit="video", total=len(items))
 
 
-def run_one(
-    function: Callable[..., Output], path: Path, *, limits: Limits, confinement: Confinement = Confinement.ARCHIVE
-) -> Output:
+def run_one(function: Callable[..., Output], path: Path, *, limits: Limits) -> Output:
     """Return `function(path)`, called in a process of its own that can read only that file.
 
     Args:
         function: Defined in a module; takes the path.
         path: The file.
         limits: Of time and memory.
-        confinement: Of the process.
 
     Raises:
         VidseekError: as `function` raises it.
@@ -136,7 +133,7 @@ def run_one(
         ConfigError: no process can be started.
     """
     server = ForkServer([_module_of(function)])
-    worker = server.fork(limits, confinement)
+    worker = server.fork(limits, Confinement.ARCHIVE)
     try:
         value: Output = worker.call(Job(function, (path,), file=path))
         return value

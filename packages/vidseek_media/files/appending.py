@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidseek_media.errors import ArtifactError
+from vidseek_media.errors import ArtifactError, foreign
 from vidseek_media.files.folders import sync_path
 
 LOCK_NAME = ".lock"
@@ -115,15 +115,11 @@ def append_said(path: Path, said: Mapping[str, Any], *, again: str, pattern: str
     Raises:
         ArtifactError: the disk cannot hold it; nothing of it is kept.
     """
-    try:
+    remedy = f"Make room or mend the rights, then {again}"
+    with foreign(ArtifactError, f"{path} cannot be written", code="not-writable", remedy=remedy):
         path.parent.mkdir(parents=True, exist_ok=True)
         path = max([path, *path.parent.glob(pattern)]) if pattern else path
         append_line(path, said)
-    except OSError as error:
-        raise ArtifactError(
-            f"{path} cannot be written: {error.strerror}", code="not-writable",
-            remedy=f"Make room or mend the rights, then {again}",
-        ) from error
 
 
 @contextmanager

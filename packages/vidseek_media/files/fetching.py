@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import BinaryIO
 from urllib.parse import SplitResult, urlsplit
 
-from vidseek_media.errors import InputRejected
+from vidseek_media.errors import InputRejected, foreign
 
 PORTS = {"http": 80, "https": 443}
 LONGEST = 2000
@@ -201,15 +201,13 @@ class Fetcher:
                 "this service fetches no URL", code="fetching-off",
                 remedy=f"Send the {self._what} itself, or set serve.url_hosts",
             )
-        try:
+        with foreign(UrlRefused, "the URL cannot be used", code="bad-address", remedy="Look at it", errors=ValueError):
             if len(url) > LONGEST or not url.isascii() or not url.isprintable() or set(url) & set(" \\"):
                 raise ValueError(f"it has more than {LONGEST} characters, or others than a URL has")
             parts = urlsplit(url)
             host, port = (parts.hostname or "").rstrip("."), parts.port or PORTS.get(parts.scheme, 0)
             if parts.scheme not in PORTS or not host or "@" in parts.netloc:
                 raise ValueError("wanted http:// or https:// and a host, without a name or password")
-        except ValueError as error:
-            raise UrlRefused(f"the URL cannot be used: {error}", code="bad-address", remedy="Look at it") from error
         wanted = host if port == PORTS[parts.scheme] else f"{host}:{port}"
         if wanted not in self._hosts:
             raise UrlRefused(

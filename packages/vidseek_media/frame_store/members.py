@@ -10,7 +10,7 @@ import re
 import struct
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -247,15 +247,12 @@ def parse_members(content: bytes, path: Path) -> tuple[dict[str, Any], list[byte
         return clips[0]
 
 
-@contextmanager
-def _broken_shards(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, tarfile.TarError, ValueError, KeyError, TypeError, OverflowError) as error:
-        raise ArtifactError(
-            f"{path} is no whole frame shard: {error}", code="broken-shard",
-            remedy=f"Remove {path.name}, then run `dvc repro frames`: its videos are decoded again",
-        ) from error
+def _broken_shards(path: Path) -> AbstractContextManager[None]:
+    return foreign(
+        ArtifactError, f"{path} is no whole frame shard", code="broken-shard",
+        remedy=f"Remove {path.name}, then run `dvc repro frames`: its videos are decoded again",
+        errors=(OSError, tarfile.TarError, ValueError, KeyError, TypeError, OverflowError),
+    )
 
 
 def _clips_of(tar: tarfile.TarFile, *, with_jpegs: bool) -> Iterator[tuple[dict[str, Any], list[bytes], int, int]]:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vidseek_media.errors import ArtifactError
+from vidseek_media.errors import ArtifactError, foreign
 from vidseek_media.frame_store.members import decode_jpeg, frames_digest_of, parse_members, scan_members
 from vidseek_media.names import shard_file
 from vidseek_media.records import ClipFrames
@@ -107,11 +107,9 @@ def _read_rows(folder: Path) -> pa.Table:
     if not path.is_file():
         raise ArtifactError(f"{folder} holds no frame shards", code="no-shards", remedy="Run `dvc repro frames`")
     table = read_columns(path, FRAMES, columns=CLIP_COLUMNS)
-    try:
+    with foreign(ArtifactError, str(path), code="broken-rows", remedy="Run `dvc repro frames`", errors=ValueError):
         for shard in pc.unique(table["shard"]).to_pylist():
             shard_file(shard)
-    except ValueError as error:
-        raise ArtifactError(f"{path}: {error}", code="broken-rows", remedy="Run `dvc repro frames`") from error
     return table
 
 

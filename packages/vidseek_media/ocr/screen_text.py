@@ -12,7 +12,7 @@ from vidseek_media.decoding.packets import read_plan
 from vidseek_media.decoding.worker_batch import run_videos
 from vidseek_media.ids import to_ms
 from vidseek_media.ocr.frame_scanner import FrameScanner
-from vidseek_media.ocr.text_reader import TextReader, rapid_reader, require_reader
+from vidseek_media.ocr.text_reader import rapid_reader, require_reader
 from vidseek_media.ocr.text_tracks import ScannedFrame, text_runs
 from vidseek_media.records import Refusal, Rejection, Video
 from vidseek_media.settings import OcrSettings, longer_by_length
@@ -95,14 +95,13 @@ def read_archive_text(
     )
 
 
-def read_screen_text(path: Path, *, settings: OcrSettings, name: str, reader: TextReader | None = None) -> ScreenText:
+def read_screen_text(path: Path, *, settings: OcrSettings, name: str) -> ScreenText:
     """Read the on-screen text of one video.
 
     Args:
         path: The file.
         settings: The section `ocr`.
         name: Of the reader, for `Segment.source`.
-        reader: Finds and reads text; None for RapidOCR.
 
     Raises:
         InputRejected: the file cannot be decoded.
@@ -110,7 +109,7 @@ def read_screen_text(path: Path, *, settings: OcrSettings, name: str, reader: Te
     plan = read_plan(path)
     duration_ms = max(plan.duration_ms, 1)
     spans = list(_bins(duration_ms, to_ms(settings.interval_seconds)))
-    scanner = FrameScanner(reader or rapid_reader(), detect_side_px=settings.detect_side_px)
+    scanner = FrameScanner(rapid_reader(), detect_side_px=settings.detect_side_px)
     frames = frames_at(path, [(start + end) // 2 for start, end in spans], side_px=settings.side_px, plan=plan)
     scanned = (ScannedFrame(*span, scanner.scan(frame.pixels)) for span, frame in zip(spans, frames, strict=True))
     segments = [

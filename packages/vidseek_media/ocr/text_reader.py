@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import version
-from importlib.util import find_spec
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_media.errors import ConfigError
 from vidseek_media.guards import mended_text
-from vidseek_media.installing import install_command
+from vidseek_media.installing import require_module
 
 Pixels = NDArray[np.uint8]
 """RGB, shape (height, width, 3)."""
@@ -48,11 +46,7 @@ def require_reader() -> str:
     Raises:
         ConfigError: RapidOCR is not installed.
     """
-    if find_spec("rapidocr") is None:
-        raise ConfigError(
-            "ocr.enabled is true, and rapidocr is not installed", code="not-installed",
-            remedy=f"Run `{install_command('ocr')}`",
-        )
+    require_module("rapidocr", "ocr", why="ocr.enabled is true")
     return f"rapidocr-{version('rapidocr')}/{MODEL}"
 
 

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from vidseek_media.decoding.probe import Probe
-from vidseek_media.errors import ConfigError
+from vidseek_media.errors import ConfigError, foreign
 from vidseek_media.files.json_files import read_json, write_json
 from vidseek_media.records import UNNAMED, Refusal
 
@@ -126,13 +126,11 @@ class Ledger:
             "probes": {key: vars(value) for key, value in self.probes.items()},
             "rejections": {key: [why.reason, why.code] for key, why in self.rejections.items()},
         }
-        try:
+        with foreign(
+            ConfigError, f"the ledger {self.path} cannot be written", code="ledger-not-writable",
+            remedy="Make room for it, or remove what is in its way; it holds nothing that cannot be read again",
+        ):
             write_json(self.path, content, indent=None, sort_keys=True)  # an indent is written by slow Python
-        except OSError as error:
-            raise ConfigError(
-                f"the ledger {self.path} cannot be written: {error.strerror}", code="ledger-not-writable",
-                remedy="Make room for it, or remove what is in its way; it holds nothing that cannot be read again",
-            ) from error
         self.saved_at = time.monotonic()
 
 

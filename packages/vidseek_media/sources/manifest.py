@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from urllib.parse import unquote
 
-from vidseek_media.errors import ConfigError, InputRejected
+from vidseek_media.errors import ConfigError, InputRejected, foreign
 from vidseek_media.records import Refusal, Rejection
 from vidseek_media.sources.downloads import Downloads, split_url
 from vidseek_media.sources.local import SOURCE_REMEDY, is_pattern, path_inside
@@ -102,10 +102,8 @@ class Manifest:
 
     def _absolute_paths(self) -> frozenset[str]:
         """Return those that the manifest names, read again when it has changed."""
-        try:
+        with foreign(InputRejected, f"{self._path} cannot be read", code="file-unreadable"):
             stat = self._path.stat()
-        except OSError as error:
-            raise InputRejected(f"{self._path} cannot be read: {error.strerror}", code="file-unreadable") from error
         state = (stat.st_mtime_ns, stat.st_size)
         if self._named is None or self._named[0] != state:
             rows, _ = read_manifest(self._path)

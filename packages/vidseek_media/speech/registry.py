@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from vidseek_media.errors import ConfigError
-from vidseek_media.installing import install_command, require_module
+from vidseek_media.installing import require_module
 from vidseek_media.plugins import Registry, modules_in
 from vidseek_media.speech.engine import SpeechEngine
 
@@ -53,16 +53,3 @@ def require_engine(name: str, model: str | None) -> None:
             f"the speech engine {name} wants a model, and none was said", code="setting-missing",
             remedy="Name a folder with a converted model, or one of the hub: faster-whisper=Systran/faster-whisper-small",
         )
-
-
-def not_installed(engine: SpeechEngine, library: str) -> ConfigError:
-    """Return the error of a missing library.
-
-    Args:
-        engine: That needs it.
-        library: Name of its package.
-    """
-    return ConfigError(
-        f"speech.engine is {engine.name}, and {library} is not installed", code="not-installed",
-        remedy=f"Run `{install_command(engine.extra)}`",
-    )

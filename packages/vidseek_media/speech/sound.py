@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,22 +26,7 @@ MAX_GAP = 3600 * RATE
 _BLOCK = 1 << 16
 
 
-@dataclass(frozen=True)
-class Sound:
-    """The decoded sound of a video."""
-
-    num_samples: int
-    """Of the file, from the container's start."""
-    num_damaged: int
-    """Packets that could not be decoded, and are silent."""
-
-    @property
-    def duration_ms(self) -> int:
-        """Its length in milliseconds."""
-        return self.num_samples * 1000 // RATE
-
-
-def decode_sound(path: Path, out: Path) -> Sound | None:
+def decode_sound(path: Path, out: Path) -> bool:
     """Decode the sound of a video to a file of samples: int16 in the byte order of this machine, at `RATE`.
 
     Time 0 is the container's start, as that of frames. Where the sound begins later, or has a hole, there is silence.
@@ -52,14 +36,14 @@ def decode_sound(path: Path, out: Path) -> Sound | None:
         out: The file to write.
 
     Returns:
-        None if the video has no sound; `out` is then not written.
+        Whether the video has sound; without it `out` is not written.
 
     Raises:
         InputRejected: the file cannot be opened, or nothing of its sound can be decoded.
     """
     with open_sound(path) as (container, stream):
         if stream is None:
-            return None
+            return False
         origin = (container.start_time or 0) / av.time_base
         failures: list[str] = []
         with out.open("wb") as file:
@@ -69,7 +53,7 @@ def decode_sound(path: Path, out: Path) -> Sound | None:
             line.finish()
         if not line.num_samples and failures:
             raise InputRejected(f"its sound cannot be decoded: {failures[0]}", code="undecodable")
-        return Sound(line.num_samples, len(failures))
+        return True
 
 
 def read_samples(path: Path) -> Samples:

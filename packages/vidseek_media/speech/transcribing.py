@@ -242,7 +242,7 @@ def _voice_of_original(
     with original(path, video_id), foreign(
         ArtifactError, f"{samples} cannot be written", code="not-writable", remedy="Make room there", errors=OSError
     ):
-        if decode_sound(path, samples) is None:
+        if not decode_sound(path, samples):
             return None
     spans = speech_spans(
         read_samples(samples), threshold=settings.voice_threshold, max_seconds=settings.max_span_seconds

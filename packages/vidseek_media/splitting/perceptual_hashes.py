@@ -60,11 +60,6 @@ class Comparison:
     """Pairs of keys that show the same, sorted."""
 
 
-def near_duplicates(hashes: HashesByKey, *, max_bits: int, min_share: float) -> list[tuple[str, str]]:
-    """Return the pairs of keys that show the same, sorted. As `compare`, of which it takes the result."""
-    return compare(hashes, max_bits=max_bits, min_share=min_share).similar
-
-
 def compare(
     hashes: HashesByKey, *, max_bits: int, min_share: float, before: Comparison | None = None
 ) -> Comparison:

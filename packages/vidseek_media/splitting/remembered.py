@@ -13,7 +13,7 @@ import pandas as pd
 
 from vidseek_media.files.json_files import read_memory, write_json
 from vidseek_media.splitting.both_sides import find_both_sides, hashes_of, joined_hashes
-from vidseek_media.splitting.perceptual_hashes import Comparison, HashesByKey, compare, near_duplicates
+from vidseek_media.splitting.perceptual_hashes import Comparison, HashesByKey, compare
 from vidseek_media.tables import BOTH_SIDES, is_among
 
 GROUPS_FILE, BOTH_SIDES_FILE = "near_duplicates.json", "both_sides.json"
@@ -22,21 +22,19 @@ VERSION = 1
 
 
 def remembered_near_duplicates(
-    hashes: HashesByKey, *, max_bits: int, min_share: float, memory: Path | None
+    hashes: HashesByKey, *, max_bits: int, min_share: float, memory: Path
 ) -> list[tuple[str, str]]:
-    """Return the pairs of keys that show the same, as `near_duplicates` does, and remember them.
+    """Return the pairs of keys that show the same, as `compare` finds them, and remember them.
 
     Args:
         hashes: As there.
         max_bits: As there.
         min_share: As there.
-        memory: Folder of the memory; None remembers nothing.
+        memory: Folder of the memory.
 
     Raises:
         OSError: the disk does not take the memory.
     """
-    if memory is None:
-        return near_duplicates(hashes, max_bits=max_bits, min_share=min_share)
     path = memory / GROUPS_FILE
     before = _read_comparison(path)
     found = compare(hashes, max_bits=max_bits, min_share=min_share, before=before)
@@ -50,7 +48,7 @@ def remembered_near_duplicates(
 
 
 def remembered_both_sides(
-    pairs: pd.DataFrame, frames: pd.DataFrame, *, max_bits: int, min_share: float, memory: Path | None
+    pairs: pd.DataFrame, frames: pd.DataFrame, *, max_bits: int, min_share: float, memory: Path
 ) -> pd.DataFrame:
     """Return the leaks of `find_both_sides`, and remember them by their pairs and the hashes of these.
 
@@ -59,14 +57,12 @@ def remembered_both_sides(
         frames: With the columns clip_id and hashes of FRAMES.
         max_bits: As there.
         min_share: As there.
-        memory: Folder of the memory; None remembers nothing.
+        memory: Folder of the memory.
 
     Raises:
         OSError: the disk does not take the memory.
     """
     paired = frames.loc[is_among(frames["clip_id"], pairs["clip_id"]), ["clip_id", "hashes"]]
-    if memory is None:
-        return find_both_sides(pairs, hashes_of(paired), max_bits=max_bits, min_share=min_share)
     path, key = memory / BOTH_SIDES_FILE, _key_of(pairs, paired, max_bits=max_bits, min_share=min_share)
     known = read_memory(path, version=VERSION)
     if known.get("key") == key:

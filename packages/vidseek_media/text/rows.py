@@ -11,7 +11,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from vidseek_media.errors import ConfigError, InputRejected
+from vidseek_media.errors import ConfigError, InputRejected, foreign
 from vidseek_media.guards import is_broken
 
 if TYPE_CHECKING:
@@ -145,12 +145,8 @@ def text_of(path: Path, *, of_lines: bool = False) -> str:
     Raises:
         ConfigError: the file cannot be read, is empty, or is not UTF-8.
     """
-    try:
+    with foreign(ConfigError, f"{path} cannot be read", code="rows-unreadable", remedy="Check the file and its rights"):
         content = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read: {error.strerror}", code="rows-unreadable", remedy="Check the file and its rights",
-        ) from error
     if not content.strip():
         raise ConfigError(
             f"{path} is empty, wanted a line with the names of its columns",

@@ -22,7 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vidseek_encoder.preprocess import Resizing
 from vidseek_encoder.tokenize import Tokenizer
-from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_media.errors import ArtifactError, ConfigError, foreign
 from vidseek_training.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, BackboneSpec
 from vidseek_training.backbones.files.configs import read_beside
 from vidseek_training.backbones.files.image_processing import ImageProcessing, published_processing
@@ -107,22 +107,6 @@ class DualPictures(_Dual, FrameAveraging):
     def picture_features(self, pictures: Tensor) -> Tensor:
         """Implement `FrameAveraging.picture_features`."""
         return _features(self.model, "image", pictures)
-
-    def picture_tokens(self, pictures: Tensor) -> NoReturn:
-        """Raise an error: the layers of an unknown structure cannot be run separately."""
-        raise self._not_apart()
-
-    def features_of_last(self, tokens: Tensor) -> NoReturn:
-        """Raise an error: the layers of an unknown structure cannot be run separately."""
-        raise self._not_apart()
-
-    def video_tokens(self, pixel_values: Tensor, depth: int) -> NoReturn:
-        """Raise an error: the layers of an unknown structure cannot be run separately."""
-        raise self._not_apart()
-
-    def features_of_tokens(self, tokens: Tensor, depth: int) -> NoReturn:
-        """Raise an error: the layers of an unknown structure cannot be run separately."""
-        raise self._not_apart()
 
 
 class DualVideos(_Dual):
@@ -275,21 +259,18 @@ def _found(config: str) -> Called:
         model = _model_of(content).eval()
     tower = "video" if hasattr(model, "get_video_features") else "image"
     frames = (getattr(sizes.vision_config, "num_frames", 8),) if tower == "video" else ()
-    try:
+    with foreign(
+        ConfigError, f"model_type {kind!r}: its towers do not take token ids and {tower} pixels alone",
+        code="backbone-not-two-towers", remedy="docs/backbones.md lists what is read",
+        errors=(TypeError, ValueError, AttributeError, RuntimeError, NotImplementedError),
+    ), FakeTensorMode(allow_non_fake_inputs=True), torch.device("meta"):
         # Of shapes alone. On `meta` by itself transformers would look at the values of a mask.
-        with FakeTensorMode(allow_non_fake_inputs=True), torch.device("meta"):
-            ids, mask = torch.zeros(2, 4, dtype=torch.int64), torch.ones(2, 4, dtype=torch.int64)
-            pixels = torch.zeros(2, *frames, 3, side, side)
-            found = called(
-                model, texts=lambda: _features(model, "text", ids, attention_mask=mask),
-                videos=lambda: _features(model, tower, pixels),
-            )
-    except (TypeError, ValueError, AttributeError, RuntimeError, NotImplementedError) as error:
-        raise ConfigError(
-            f"model_type {kind!r}: its towers do not take token ids and {tower} pixels alone: {error}",
-            code="backbone-not-two-towers",
-            remedy="docs/backbones.md lists what is read",
-        ) from error
+        ids, mask = torch.zeros(2, 4, dtype=torch.int64), torch.ones(2, 4, dtype=torch.int64)
+        pixels = torch.zeros(2, *frames, 3, side, side)
+        found = called(
+            model, texts=lambda: _features(model, "text", ids, attention_mask=mask),
+            videos=lambda: _features(model, tower, pixels),
+        )
     if len(found.text_shape) != 2 or found.text_shape != found.video_shape:
         raise ConfigError(
             f"model_type {kind!r}: two texts give features of shape {found.text_shape}, two pictures or clips "

@@ -27,7 +27,7 @@ from vidseek_training.backbones.files.tokenizer_files import find_tokenizer
 from vidseek_training.backbones.modules.averaging import FrameAveraging
 from vidseek_training.backbones.modules.called import ByCalls, Called, called
 from vidseek_training.backbones.modules.timm_tower import TimmTower
-from vidseek_training.backbones.modules.transformer import Transformer, quick_gelu
+from vidseek_training.backbones.modules.transformer import TextTower, Transformer, quick_gelu
 from vidseek_training.backbones.registry import Family, register
 from vidseek_training.backbones.transformers_family import CLIP_MEAN, CLIP_STD
 
@@ -84,40 +84,10 @@ class VisionTower(nn.Module):
         return result
 
 
-class TextTower(nn.Module):
-    """Token ids (n, tokens) to features (n, dimension): open_clip's text transformer."""
-
-    def __init__(self, config: Mapping[str, Any], dimension: int, activation: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        width = config.get("width", 512)
-        eps = (config.get("norm_kwargs") or {}).get("eps", 1e-5)
-        self.pool, self.eos = config.get("pool_type", "argmax"), config.get("eos_id", 2)
-        self.token_embedding = nn.Embedding(config.get("vocab_size", 49408), width)
-        self.positional_embedding = nn.Parameter(0.01 * torch.randn(config.get("context_length", 77), width))
-        self.transformer = Transformer(
-            width, config.get("layers", 12), config.get("heads", 8), causal=not config.get("no_causal_mask", False),
-            activation=activation, hidden=int(width * config.get("mlp_ratio", 4.0)), eps=eps,
-        )
-        self.ln_final = nn.LayerNorm(width, eps=eps)
-        self.text_projection = nn.Linear(width, dimension, bias=bool(config.get("proj_bias", False)))
-
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """Features of any length."""
-        tokens = self.token_embedding(input_ids) + self.positional_embedding[: input_ids.shape[1]]
-        tokens = self.ln_final(self.transformer(tokens))
-        result: Tensor = self.text_projection(self._pooled(tokens, input_ids))
-        return result
-
-    def _pooled(self, tokens: Tensor, input_ids: Tensor) -> Tensor:
-        if self.pool in ("first", "last"):
-            return tokens[:, 0 if self.pool == "first" else -1]
-        # The end token has the highest number, or is named.
-        ends = input_ids.argmax(-1) if self.pool == "argmax" else (input_ids == self.eos).int().argmax(-1)
-        return tokens[torch.arange(tokens.shape[0], device=tokens.device), ends]
-
-
 class OpenCLIP(ByCalls, FrameAveraging):
     """A model of open_clip's config: a plain vision transformer or a tower of timm, beside a text transformer."""
+
+    layer_masks = ()
 
     def __init__(self, spec: BackboneSpec, config: dict[str, Any], found: Called | None) -> None:
         super().__init__()
@@ -158,21 +128,6 @@ class OpenCLIP(ByCalls, FrameAveraging):
     def features_of_last(self, tokens: Tensor) -> Tensor:
         """Implement `FrameAveraging.features_of_last`."""
         return self._plain().features_of(tokens)
-
-    def video_tokens(self, pixel_values: Tensor, depth: int) -> Tensor:
-        """Return tokens of shape (n, T, tokens, width); implements `Backbone.video_tokens`."""
-        tokens = self.picture_tokens(pixel_values.flatten(0, 1))
-        for layer in self.video_layers[:depth]:
-            tokens = layer(tokens)
-        return tokens.unflatten(0, pixel_values.shape[:2])
-
-    def features_of_tokens(self, tokens: Tensor, depth: int) -> Tensor:
-        """Implement `Backbone.features_of_tokens`."""
-        batch, frames = tokens.shape[:2]
-        tokens = tokens.flatten(0, 1)
-        for layer in self.video_layers[depth:]:
-            tokens = layer(tokens)
-        return F.normalize(self.features_of_last(tokens), dim=-1).view(batch, frames, -1).mean(1)
 
     def _plain(self) -> VisionTower:
         if not isinstance(self.visual, VisionTower):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vidseek_training.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, BackboneSpec
 from vidseek_training.backbones.files.tokenizer_files import find_tokenizer
 from vidseek_training.backbones.modules.stem import ConvStem, MotionStem
-from vidseek_training.backbones.modules.transformer import Transformer
+from vidseek_training.backbones.modules.transformer import TextTower, Transformer, quick_gelu
 from vidseek_training.backbones.registry import Family, register
 
 _PUBLISHED: dict[str, dict[str, Any]] = {
@@ -115,26 +115,6 @@ def _build_stem(shape: VisionShape) -> nn.Module:
     return nn.Conv3d(3, shape.width, (1, shape.patch, shape.patch), (1, shape.patch, shape.patch), bias=False)
 
 
-class TextEncoder(nn.Module):
-    """Token ids (n, context) to features (n, dimension): the vector at the highest id, which is the end token."""
-
-    def __init__(self, shape: TextShape, dimension: int) -> None:
-        super().__init__()
-        self.token_embedding = nn.Embedding(shape.vocabulary, shape.width)
-        self.positional_embedding = nn.Parameter(0.01 * torch.randn(shape.context, shape.width))
-        self.transformer = Transformer(shape.width, shape.layers, shape.heads, causal=True)
-        self.ln_final = nn.LayerNorm(shape.width)
-        self.text_projection = nn.Linear(shape.width, dimension, bias=False)
-
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """Return the projected end token after all layers, (n, dimension), of token ids (n, context)."""
-        tokens = self.token_embedding(input_ids) + self.positional_embedding[: input_ids.shape[1]]
-        tokens = self.ln_final(self.transformer(tokens))
-        ends = tokens[torch.arange(tokens.shape[0], device=tokens.device), input_ids.argmax(-1)]
-        result: Tensor = self.text_projection(ends)
-        return result
-
-
 class ViCLIP(Backbone):
     """ViCLIP at any size."""
 
@@ -149,7 +129,8 @@ class ViCLIP(Backbone):
         super().__init__()
         self.spec = spec
         self.vision_encoder = VisionEncoder(vision, spec.dimension)
-        self.text_encoder = TextEncoder(text, spec.dimension)
+        sizes = {**dataclasses.asdict(text), "context_length": text.context, "vocab_size": text.vocabulary}
+        self.text_encoder = TextTower(sizes, spec.dimension, quick_gelu)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self.apply(_initialise)
 

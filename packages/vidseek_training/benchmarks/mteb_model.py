@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.decoding.frames import decode_uniform
-from vidseek_media.errors import ConfigError, InputRejected, ServiceError
+from vidseek_media.errors import ConfigError, InputRejected, ServiceError, foreign
 from vidseek_media.installing import install_command
 
 if TYPE_CHECKING:
@@ -146,11 +146,10 @@ def run_tasks(encoder: Encoder, name: str, tasks: Sequence[str], out: Path) -> d
         raise ConfigError(
             f"MTEB has no such task: {error}", code="unknown-task", remedy="Name tasks as mteb.get_tasks() lists them",
         ) from error
-    try:
+    with foreign(
+        ServiceError, "the model hub does not give the data", code="hub-no-answer",
+        remedy="Set HF_HUB_OFFLINE=0 where there is a network",
+        errors=ConnectionError,  # datasets' way of saying that the hub was not reached, or may not be asked
+    ):
         results = mteb.evaluate(MtebModel(encoder, name), chosen, cache=mteb.ResultCache(out))
-    except ConnectionError as error:  # datasets' way of saying that the hub was not reached, or may not be asked
-        raise ServiceError(
-            f"the model hub does not give the data: {error}",
-            code="hub-no-answer", remedy="Set HF_HUB_OFFLINE=0 where there is a network"
-        ) from error
     return {result.task_name: float(result.get_score()) for result in results.task_results}

@@ -131,8 +131,7 @@ class BenchmarkResult:
 
 
 def run_benchmark(
-    name: str, videos: Path, embedder: Embedder, *, work: Path, annotations: Path | None = None, workers: int = 1,
-    timeout_seconds: float = 120,
+    name: str, videos: Path, embedder: Embedder, *, work: Path, annotations: Path | None = None, workers: int = 1
 ) -> BenchmarkResult:
     """Embed the videos and captions of a benchmark, and rank them in both directions.
 
@@ -147,7 +146,6 @@ def run_benchmark(
         work: Folder that keeps the embeddings.
         annotations: File of captions; None takes the published one in `videos`.
         workers: Number of processes that decode.
-        timeout_seconds: Time limit for one video in seconds.
 
     Raises:
         ConfigError: there is no such benchmark or folder, or no file of captions.
@@ -165,9 +163,7 @@ def run_benchmark(
             remedy="Name the folder that holds the videos themselves",
         )
     folder = work / name / embedder.key
-    vectors, rejected = _video_vectors(
-        paths, embedder, folder / "videos.npz", workers=workers, timeout_seconds=timeout_seconds
-    )
+    vectors, rejected = _video_vectors(paths, embedder, folder / "videos.npz", workers=workers)
     kept = [query for query in queries if query.video in vectors]
     if not kept:
         raise InputRejected(
@@ -219,7 +215,7 @@ def _in_percent(figures: Mapping[str, float]) -> dict[str, float]:
 
 
 def _video_vectors(
-    paths: Mapping[str, Path], embedder: Embedder, cache: Path, *, workers: int, timeout_seconds: float
+    paths: Mapping[str, Path], embedder: Embedder, cache: Path, *, workers: int
 ) -> tuple[dict[str, NDArray[np.float32]], dict[str, str]]:
     """Return the vector of each video that can be decoded, and the reasons of those that cannot."""
     marks = {video: _mark(path) for video, path in paths.items()}
@@ -229,7 +225,7 @@ def _video_vectors(
     todo = {path: video for video, path in paths.items() if video not in vectors}
     with run_videos(
         partial(decode_uniform, num_frames=embedder.num_frames), list(todo), label="videos", workers=workers,
-        timeout_seconds=timeout_seconds,
+        timeout_seconds=120,
     ) as outcomes:
         waiting: list[tuple[str, Frames]] = []
         for outcome in outcomes:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_media.errors import ArtifactError, ConfigError, foreign
 from vidseek_media.files.appending import read_lines
 from vidseek_media.files.folders import sync_path
 from vidseek_media.guards import mended_text
@@ -198,19 +198,16 @@ class Journal:
         """Run this block as one transaction: complete or not begun after a crash, and with `sync` after a power loss."""
         if self._db is None:
             raise ArtifactError(f"{self.path} was not opened for writing", code="journal-not-open")
-        try:
-            with self._lock:
-                if not self._has_log:  # With one, an answer costs one sync of the disk, and a request none.
-                    self._db.execute("PRAGMA journal_mode = WAL")
-                    self._has_log = True
-                self._db.execute(f"PRAGMA synchronous = {'FULL' if sync else 'NORMAL'}")
-                with self._db:
-                    yield self._db
-        except sqlite3.Error as error:
-            raise ArtifactError(
-                f"{self.path} cannot be written: {error}",
-                code="not-writable", remedy="Make room; nothing more is asked until it is kept"
-            ) from error
+        with foreign(
+            ArtifactError, f"{self.path} cannot be written", code="not-writable",
+            remedy="Make room; nothing more is asked until it is kept", errors=sqlite3.Error,
+        ), self._lock:
+            if not self._has_log:  # With one, an answer costs one sync of the disk, and a request none.
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._has_log = True
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if sync else 'NORMAL'}")
+            with self._db:
+                yield self._db
 
 
 def read_journal(folder: Path) -> Journal:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
 
 from vidseek_media.errors import ConfigError
-from vidseek_media.installing import install_command
+from vidseek_media.installing import require_module
 from vidseek_media.secret import secret
 from vidseek_training.captioning.provider import KEY_VARIABLE, URL_VARIABLE, Provider
 from vidseek_training.captioning.registry import caption_provider
@@ -21,20 +20,9 @@ def open_provider(settings: LlmSettings) -> Provider:
     """
     settings.require_complete()
     provider = caption_provider(settings.provider)
-    if not _is_installed(provider.library):
-        raise ConfigError(
-            f"the library for caption.llm.provider {settings.provider} is not installed", code="not-installed",
-            remedy=f"Run `{install_command('llm')}`",
-        )
+    require_module(provider.library, "llm", why=f"caption.llm.provider is {settings.provider}")
     url = os.environ.get(URL_VARIABLE) or None
     return provider.open(settings, url=url, key=_key(provider.key_variable, url))
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:  # the package that it lies in
-        return False
 
 
 def _key(own_variable: str, url: str | None) -> str:

@@ -16,7 +16,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from vidseek_media.errors import VidseekError
@@ -80,9 +79,10 @@ class RelevanceJudge:
     """A language model that looks at clips for a query. Safe to be used by several threads; opened on first use.
 
     Examples:
-        >>> with RelevanceJudge(LlmSettings(), Path("data/frames"), Path(".vidseek/rerank")) as judge:
-        ...     judge.name
+        >>> judge = RelevanceJudge(LlmSettings(), Path("data/frames"), Path(".vidseek/rerank"))
+        >>> judge.name
         'gemini/None'
+        >>> judge.close()
     """
 
     def __init__(self, settings: LlmSettings, frames_dir: Path, journal_dir: Path) -> None:
@@ -163,12 +163,6 @@ class RelevanceJudge:
         """Wait for what is under way, and close connections and journal."""
         self._stack.close()
         self._opened = None
-
-    def __enter__(self) -> RelevanceJudge:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
     def _open(self) -> tuple[Journal, Budget, Provider, ThreadPoolExecutor]:
         with self._lock:

@@ -68,9 +68,9 @@ def make_pairs(
     *,
     out: Path,
     settings: PairSettings,
+    memory: Path,
     decided: Iterable[tuple[str, str]] = (),
     frozen: pd.DataFrame | None = None,
-    memory: Path | None = None,
     feedback: pd.DataFrame | None = None,
 ) -> PairsReport:
     """Write `pairs.parquet`, `groups.parquet`, `both_sides.parquet`, `waiting.parquet` and `rejected.parquet` into `out`.
@@ -87,11 +87,10 @@ def make_pairs(
 
     Args:
         settings: Which captions make pairs, the shares of the splits, and what is a near-duplicate.
+        memory: Folder that remembers what was compared, outside `out`: only what is new is compared, with all.
         decided: Pairs of video ids that people say show the same.
         frozen: The frozen training set, of the schema PAIRS: its pairs alone are made, with today's frames, and the other
             captions that would make a pair wait. None: nothing is frozen.
-        memory: Folder that remembers what was compared, outside `out`: only what is new is compared, with all. The result
-            is the same; None compares all.
         feedback: What people said of hits, of the schema FEEDBACK; see `with_judgements`. None: nothing. With a frozen set
             it waits. It changes the side of no video that has captions.
 
@@ -221,7 +220,7 @@ _STRONGEST = ("test", "validation", "train")
 
 def _alike(
     captioned: Set[str], videos: Iterable[Video], frames: pd.DataFrame, *, max_bits: int | None, min_share: float,
-    memory: Path | None,
+    memory: Path,
 ) -> list[tuple[str, str]]:
     """Return pairs of the videos of `frames` that show the same, or that the source calls one. Others than `captioned` do
     not decide which of these are pairs.

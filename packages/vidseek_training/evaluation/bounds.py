@@ -9,7 +9,7 @@ ASSURANCE = 0.975
 """Of a bound: it is too low once in forty times at most. One side of an interval of 95 %."""
 
 
-def share_high(values: Sequence[float], *, assurance: float = ASSURANCE) -> float:
+def share_high(values: Sequence[float]) -> float:
     """Return an upper confidence bound of the mean of independent values from 0 to 1.
 
     If all values are 0 or 1 it is that of Clopper and Pearson (1934). Otherwise it is Hoeffding's (1963, theorem 1), which
@@ -17,27 +17,25 @@ def share_high(values: Sequence[float], *, assurance: float = ASSURANCE) -> floa
 
     Args:
         values: At least one value, each from 0 to 1.
-        assurance: Confidence level, from 0 to 1.
     """
     num, total = len(values), math.fsum(values)
     if total >= num:
         return 1.0
     if all(value in (0.0, 1.0) for value in values):
-        return _root(lambda share: binomial_at_most(round(total), num, share) - (1 - assurance), total / num)
-    mean, most = total / num, -math.log(1 - assurance) / num
+        return _root(lambda share: binomial_at_most(round(total), num, share) - (1 - ASSURANCE), total / num)
+    mean, most = total / num, -math.log(1 - ASSURANCE) / num
     return _root(lambda share: most - _divergence(mean, share), mean)
 
 
-def num_needed(share: float, *, assurance: float = ASSURANCE) -> int | None:
+def num_needed(share: float) -> int | None:
     """Return how many observations without a loss prove that at most a given share is lost; None if no number does.
 
     Args:
         share: The share, from 0 to 1.
-        assurance: Confidence level, from 0 to 1.
     """
     if share <= 0:
         return None
-    return 1 if share >= 1 else math.ceil(math.log(1 - assurance) / math.log1p(-share))
+    return 1 if share >= 1 else math.ceil(math.log(1 - ASSURANCE) / math.log1p(-share))
 
 
 def binomial_at_most(most: int, num: int, share: float) -> float:

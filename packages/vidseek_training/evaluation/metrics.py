@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_quality.intervals import MIN_GROUPS, Interval, interval, median_interval, share_interval
+from vidseek_quality.intervals import Interval, interval, median_interval, share_interval
 
 Ranks = NDArray[np.int64]
 Matrix = NDArray[np.float32]
@@ -120,31 +120,6 @@ def summarise(ranks: Ranks) -> dict[str, float]:
     figures = {f"r{k}": recall_at(ranks, k) for k in (1, 5, 10)}
     figures |= {"mdr": float(np.median(ranks)), "mnr": float(ranks.mean()), "mrr": float((1 / ranks).mean())}
     return {name: round(value, 4) for name, value in figures.items()}
-
-
-def bootstrap(
-    values: NDArray[np.float64], *, resamples: int, seed: int, groups: Groups | None = None, min_groups: int = MIN_GROUPS
-) -> Interval:
-    """Return the mean of `values` with its 95 % confidence interval, as `vidseek_quality.intervals.interval` computes it.
-
-    For a paired comparison, pass the difference of each query.
-
-    Args:
-        values: Shape (n,), n at least 1.
-        resamples: Number of times that the groups are drawn with replacement.
-        seed: Seed of the draws.
-        groups: Shape (n,): the group of videos of each query. None: each query is a group of its own.
-        min_groups: With fewer groups the interval is infinite.
-
-    Examples:
-        >>> found = bootstrap(np.tile([0.0, 1.0], 50), resamples=2000, seed=0)
-        >>> found.value, found.num_groups
-        (0.5, 100)
-        >>> found.low < 0.45 and found.high > 0.55
-        True
-    """
-    owners = np.arange(len(values)) if groups is None else groups
-    return interval(values, owners, resamples=resamples, seed=seed, min_groups=min_groups)
 
 
 def paired_gain(

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 
 from peft import PeftModel
 
-from vidseek_quality.intervals import Interval
+from vidseek_quality.intervals import Interval, interval
 from vidseek_training.backbones import Backbone
 from vidseek_training.dataset.pair_set import PairSet
 from vidseek_training.evaluation.embedding import embed_pairs
-from vidseek_training.evaluation.metrics import Ranks, bootstrap, recall_at
+from vidseek_training.evaluation.metrics import Ranks, recall_at
 from vidseek_training.evaluation.retrieval_metrics import judge
 from vidseek_training.fitting import lora
 
@@ -71,8 +71,8 @@ def sweep(
     best = max(ranks, key=_mrr)
     return [
         Scaled(
-            scale, _mrr(own), recall_at(own, 1), bootstrap(
-                1 / own - 1 / best, groups=validation.groups, min_groups=2, resamples=_RESAMPLES, seed=_SEED
+            scale, _mrr(own), recall_at(own, 1), interval(
+                1 / own - 1 / best, validation.groups, min_groups=2, resamples=_RESAMPLES, seed=_SEED
             ),
             None if other is None else _mrr(other), None if other is None else recall_at(other, 1),
         )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +125,8 @@ def _export(
         shutil.copy(model.spec.tokenizer, folder / "tokenizer.json")
         _export_towers(model, folder / "fp32")
         spec = _spec_of(model, folder / "tokenizer.json").save(folder)
-        references = _References(model, pairs=pairs, frames=frames, max_clips=max_clips)
-        parities = {"fp32": _measure(folder, "fp32", references.judging, limits["fp32"])}
+        references = lru_cache(2)(partial(_reference_of, model, pairs=pairs, frames=frames, max_clips=max_clips))
+        parities = {"fp32": _measure(folder, "fp32", references(splits=JUDGED_ON), limits["fp32"])}
         if failed := parities["fp32"].failed:
             raise GateFailed(
                 f"the fp32 export is not the model that was trained: {'; '.join(failed)}", code="export-differs",
@@ -162,27 +163,8 @@ def _still_proven(
     return (spec, parities) if spec.encoder_version == encoder_version and says_the_same else None
 
 
-class _References:
-    """Captions and clips that judge, and others that choose, each embedded by torch once and only when asked for."""
-
-    def __init__(self, model: Backbone, *, pairs: Path, frames: Path, max_clips: int) -> None:
-        self._of = lru_cache(2)(
-            lambda splits: _reference_of(model, pairs=pairs, frames=frames, max_clips=max_clips, splits=splits)
-        )
-
-    @property
-    def judging(self) -> Reference:
-        """What a variant is judged by, once."""
-        return self._of(JUDGED_ON)
-
-    @property
-    def choosing(self) -> Reference:
-        """What chooses among the recipes of a variant."""
-        return self._of(CHOSEN_ON)
-
-
 def _make(
-    folder: Path, spec: EncoderSpec, variant: str, references: _References, limits: ParityLimits,
+    folder: Path, spec: EncoderSpec, variant: str, references: Callable[..., Reference], limits: ParityLimits,
     examples: Callable[[], _Examples],
 ) -> Parity:
     """Make `variant` in `folder` by the first of its recipes that reaches its limits on the captions that choose, and keep
@@ -191,7 +173,8 @@ def _make(
     tried: list[str] = []
     parity, recipes = None, RECIPES[variant]
     # With a single recipe there is nothing to choose.
-    choosing, judging = references.choosing if len(recipes) > 1 else None, references.judging
+    choosing = references(splits=CHOSEN_ON) if len(recipes) > 1 else None
+    judging = references(splits=JUDGED_ON)
     for recipe in recipes:
         inputs = examples() if recipe != recipes[0] else None
         try:
@@ -282,19 +265,16 @@ def _examples_of(model: Backbone, spec: EncoderSpec, *, pairs: Path, frames: Pat
     }
 
 
-class _quiet:  # noqa: N801 - reads as a word in `with`
+@contextmanager
+def _quiet(*names: str) -> Iterator[None]:
     """Only errors of these loggers for the length of a block."""
-
-    def __init__(self, *names: str) -> None:
-        self._loggers = [logging.getLogger(name) for name in names]
-        self._levels = [logger.level for logger in self._loggers]
-
-    def __enter__(self) -> None:
-        for logger in self._loggers:
-            logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *error: object) -> None:
-        for logger, level in zip(self._loggers, self._levels, strict=True):
+    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
+    for logger in levels:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in levels.items():
             logger.setLevel(level)
 
 

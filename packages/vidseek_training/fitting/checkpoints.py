@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from vidseek_media.errors import ArtifactError
+from vidseek_media.errors import ArtifactError, foreign
 from vidseek_media.files.folders import sweep, whole_file
 from vidseek_media.names import plain_name
 from vidseek_training.torch_files import read_torch
@@ -36,14 +36,12 @@ class Checkpoint:
         Raises:
             ArtifactError: the disk does not take it.
         """
-        try:
-            with whole_file(self.path) as beside:
-                torch.save(state, beside)
-        except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
-            raise ArtifactError(
-                f"checkpoint {self.path} cannot be written: {error}", code="not-writable",
-                remedy="Make room or mend the rights, then run it again: it goes on from the last one that is whole",
-            ) from error
+        with foreign(
+            ArtifactError, f"checkpoint {self.path} cannot be written", code="not-writable",
+            remedy="Make room or mend the rights, then run it again: it goes on from the last one that is whole",
+            errors=(OSError, RuntimeError),  # torch's writer raises RuntimeError on a full disk
+        ), whole_file(self.path) as beside:
+            torch.save(state, beside)
 
     def load(self) -> dict[str, Any] | None:
         """Load the last saved state; None if there is none.

@@ -165,18 +165,17 @@ def _factors(layer: LoraLayer) -> tuple[Tensor, Tensor, float]:
     return *factors, float(layer.scaling["default"])
 
 
-def spectral_norm(weight: Tensor, *, rounds: int = 40) -> float:
+def spectral_norm(weight: Tensor) -> float:
     """Estimate the largest singular value of a matrix by block power iteration. The result is never too large.
 
     Args:
         weight: Shape (m, n).
-        rounds: Number of iterations.
     """
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(weight.shape[1], min(4, *weight.shape), generator=generator)
     weight = weight.detach().float()
     basis = torch.linalg.qr(start.to(weight.device)).Q
-    for _ in range(rounds):
+    for _ in range(40):
         basis = torch.linalg.qr(weight.T @ (weight @ basis)).Q
     return float(torch.linalg.matrix_norm(weight @ basis, 2))
 

@@ -43,35 +43,32 @@ def draw_curves(curves: list[dict[str, float]], path: Path) -> None:
     figure.savefig(path, dpi=_DPI)
 
 
-def draw_similarity(texts: Matrix, videos: Matrix, path: Path, *, most: int = 60) -> None:
-    """Plot the cosines of the first captions (rows) and clips (columns); a good model has a bright diagonal.
+def draw_similarity(texts: Matrix, videos: Matrix, path: Path) -> None:
+    """Plot the cosines of the first 60 captions (rows) and clips (columns); a good model has a bright diagonal.
 
     Args:
         texts: Unit rows (n, dimension).
         videos: Unit rows (n, dimension).
         path: The PNG file to write.
-        most: Most captions and clips.
     """
     figure = Figure(figsize=(5, 4.2), layout="constrained")
     axes = figure.subplots()
-    picture = axes.imshow(texts[:most] @ videos[:most].T, cmap="magma", vmin=-0.2, vmax=1)
+    picture = axes.imshow(texts[:60] @ videos[:60].T, cmap="magma", vmin=-0.2, vmax=1)
     axes.set(title="Validation captions against clips", xlabel="clip, by number", ylabel="caption, by number")
     figure.colorbar(picture, label="cosine of caption and clip")
     figure.savefig(path, dpi=_DPI)
 
 
-def draw_retrieval(pairs: PairSet, texts: Matrix, videos: Matrix, path: Path, *, queries: int = 6, top: int = 5) -> None:
-    """Draw the best clips of some captions (first, middle and last frame); the right clip has a green frame.
+def draw_retrieval(pairs: PairSet, texts: Matrix, videos: Matrix, path: Path) -> None:
+    """Draw the five best clips of six captions (first, middle and last frame); the right clip has a green frame.
 
     Args:
         pairs: The pairs.
         texts: Unit rows (n, dimension) of their captions.
         videos: Unit rows (n, dimension) of their clips.
         path: The PNG file to write.
-        queries: Number of captions.
-        top: Clips for each caption.
     """
-    queries = min(queries, len(pairs))
+    queries, top = min(6, len(pairs)), 5
     picks = np.linspace(0, len(pairs) - 1, queries).astype(int)
     order = np.argsort(-(texts[picks] @ videos.T), axis=1, kind="stable")[:, :top]
     figure = Figure(figsize=(3 * top, 1.6 * queries), layout="constrained")

@@ -96,7 +96,7 @@ def train_adapter(
     model = backbones.load(backbone).to(processes.device(cuda=cuda))
     choice = _choose(settings, model, pairs, preset)
     settings = choice.settings
-    tell = say if say is not None and processes.is_first else _silent
+    tell: Say = say if say is not None and processes.is_first else lambda _: None
     changes = changes_since(out, pairs)
     lasting = lasting_changes(out, changes)
     tell(why_trained(changes))
@@ -158,10 +158,6 @@ def _wants_cuda(settings: TrainSettings) -> bool:
             "device is cuda, and torch finds none", code="no-cuda", remedy="Set train.settings.<name>.device to cpu",
         )
     return settings.device == "cuda"
-
-
-def _silent(_line: str) -> None:
-    """Nobody waits."""
 
 
 def _choose(settings: TrainSettings, model: Backbone, pairs: Path, preset: Preset) -> Choice:

@@ -285,12 +285,8 @@ def _of_system(error: BaseException, of: str) -> VidseekError:
 
 def _is_certificate(error: BaseException) -> bool:
     """Whether a connection failed over TLS."""
-    current: BaseException | None = error
-    for _ in range(8):
-        if isinstance(current, ssl.SSLError):
-            return True
-        current = None if current is None else current.__cause__ or current.__context__
-    return "CERTIFICATE" in str(error) or "SSL" in str(error)
+    is_tls = any(isinstance(each, ssl.SSLError) for each in _causes(error))
+    return is_tls or "CERTIFICATE" in str(error) or "SSL" in str(error)
 
 
 def _endpoint() -> str:

@@ -84,11 +84,7 @@ class _Listing:
     library: str | None
 
 
-def _silent(_line: str) -> None:
-    """Nobody waits."""
-
-
-def fetch(text: str, *, say: Callable[[str], None] = _silent, endpoint: str | None = None) -> Fetched:
+def fetch(text: str, *, say: Callable[[str], None] = lambda _: None, endpoint: str | None = None) -> Fetched:
     """Fetch a backbone completely into the local cache, and return its pinned name. Cached files are not fetched again.
 
     Args:

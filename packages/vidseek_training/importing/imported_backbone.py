@@ -36,13 +36,9 @@ class Imported:
     was_unpickled: bool
 
 
-def _silent(_line: str) -> None:
-    """Nobody waits."""
-
-
 def import_backbone(
     source: Path, out: Path, *, base: str, allow_pickle: bool = False, scale: float | None = None,
-    product: str | None = None, say: Callable[[str], None] = _silent,
+    product: str | None = None, say: Callable[[str], None] = lambda _: None,
 ) -> Imported:
     """Merge updates into the weights of a base, and write the result as a backbone's folder, whole or not at all.
 

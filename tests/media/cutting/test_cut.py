@@ -22,7 +22,7 @@ from vidseek_media.cutting.cut import (
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.ids import clip_ids_of, video_id_of
 from vidseek_media.records import Clip, Rejection, Video
-from vidseek_media.settings import ShotSettings
+from vidseek_media.settings import CutSettings, ShotSettings
 from vidseek_media.tables import CLIPS, REJECTED, SIDECAR, VIDEOS, read_table, write_table
 
 A, B = "a" * 32, "b" * 32
@@ -41,10 +41,8 @@ def cut(
     videos: list[Video], sidecar: pd.DataFrame | None = None, *, modes: tuple[str, ...] = ("captions", "windows"),
     length: float = 3.0, stride: float = 1.0,
 ) -> tuple[list[Clip], list[Rejection]]:
-    return cut_videos(
-        videos, captions() if sidecar is None else sidecar, modes=modes, window_length_seconds=length,
-        window_stride_seconds=stride,
-    )
+    settings = CutSettings(modes=modes, window_length_seconds=length, window_stride_seconds=stride)
+    return cut_videos(videos, captions() if sidecar is None else sidecar, settings=settings)
 
 
 @pytest.mark.parametrize(
@@ -112,10 +110,8 @@ SHOTS = ShotSettings(threshold=3.0, min_content=15.0, min_seconds=2.0, max_secon
 
 
 def test_cut_videos__shots_are_spans_between_cuts() -> None:
-    clips, rejections = cut_videos(
-        [video(A), video(B)], captions(), modes=("shots", "windows"), window_length_seconds=4.0,
-        window_stride_seconds=4.0, cuts_ms={A: [4000]}, shots=SHOTS,
-    )
+    settings = CutSettings(modes=("shots", "windows"), window_length_seconds=4.0, window_stride_seconds=4.0, shots=SHOTS)
+    clips, rejections = cut_videos([video(A), video(B)], captions(), settings=settings, cuts_ms={A: [4000]})
     assert [(c.start_ms, c.end_ms, c.cut) for c in clips if c.video_id == A] == [
         (0, 4000, ("shots", "windows")), (4000, 8000, ("windows",)), (4000, 10_000, ("shots",)),
         (8000, 10_000, ("windows",)),
@@ -126,10 +122,10 @@ def test_cut_videos__shots_are_spans_between_cuts() -> None:
 
 def test_cut_videos__a_file_that_is_one_clip_by_its_name_is_not_cut() -> None:
     whole = dataclasses.replace(video(A, 60_000), clip_of="harbour")
-    clips, _ = cut_videos(
-        [whole], captions((A, 1000, 2000)), modes=("captions", "shots", "windows"), window_length_seconds=3.0,
-        window_stride_seconds=3.0, cuts_ms={A: []}, shots=SHOTS,
+    settings = CutSettings(
+        modes=("captions", "shots", "windows"), window_length_seconds=3.0, window_stride_seconds=3.0, shots=SHOTS
     )
+    clips, _ = cut_videos([whole], captions((A, 1000, 2000)), settings=settings, cuts_ms={A: []})
     assert [(c.start_ms, c.end_ms, c.cut) for c in clips] == [
         (0, 60_000, ("shots", "windows")), (1000, 2000, ("captions",)),
     ]
@@ -150,8 +146,8 @@ def test_cut_archive__looks_for_shots_and_says_where_it_found_none(tmp_path: Pat
     write_table(tmp_path / "videos.parquet", rows, VIDEOS)
     write_table(tmp_path / "sidecar.parquet", captions(), SIDECAR)
     report = cut_archive(
-        tmp_path, out=tmp_path / "cut", modes=["shots"], window_length_seconds=3.0, window_stride_seconds=1.0,
-        shots=ShotSearch(source, SHOTS, tmp_path / "memory"),
+        tmp_path, out=tmp_path / "cut", settings=CutSettings(modes=("shots",), shots=SHOTS),
+        search=ShotSearch(source, tmp_path / "memory"),
     )
     cut_ms = boundary.first * 40
     assert [(c.start_ms, c.end_ms) for c in read_clips(tmp_path / "cut")] == [(0, cut_ms), (cut_ms, 6000)]
@@ -170,12 +166,15 @@ def test_cut_videos__a_video_that_gives_no_clip_is_rejected() -> None:
 @pytest.mark.parametrize(
     ("changed", "code", "fact"),
     [
-        ({"modes": ("scenes",)}, "unknown-choice", "['scenes']"), ({"modes": ("shots",)}, "setting-missing", "cut.shots"),
-        ({"modes": ()}, "unknown-choice", "cut.modes"), ({"length": 0.0}, "setting-out-of-range", "1 ms"),
-        ({"stride": -1.0}, "setting-out-of-range", "-1.0 s"),
+        ({"modes": ("scenes",)}, "unknown-choice", "cut.modes.0 is 'scenes'"),
+        ({"modes": ()}, "setting-out-of-range", "cut.modes"),
+        ({"length": 0.0}, "setting-out-of-range", ("cut.window_length_seconds is 0.0", "0.001")),
+        ({"stride": -1.0}, "setting-out-of-range", "cut.window_stride_seconds is -1.0"),
     ],
 )
-def test_cut_videos__refuses_settings_that_mean_nothing(changed: dict[str, object], code: str, fact: str) -> None:
+def test_cut_videos__refuses_settings_that_mean_nothing(
+    changed: dict[str, object], code: str, fact: str | tuple[str, ...]
+) -> None:
     with raises(ConfigError, code=code, naming=fact):
         cut([video()], **changed)  # type: ignore[arg-type]
 
@@ -187,8 +186,7 @@ def test_cut_archive__writes_clips_that_read_clips_gives_back(tmp_path: Path) ->
     write_table(tmp_path / "videos.parquet", rows, VIDEOS)
     write_table(tmp_path / "sidecar.parquet", captions((A, 0, 1000), (B, 9000, 9500)), SIDECAR)
     report = cut_archive(
-        tmp_path, out=tmp_path / "cut", modes=["captions", "windows"], window_length_seconds=3.0,
-        window_stride_seconds=1.0,
+        tmp_path, out=tmp_path / "cut", settings=CutSettings(window_length_seconds=3.0, window_stride_seconds=1.0),
     )
     expected, _ = cut([video(A), video(B, 4000)], captions((A, 0, 1000), (B, 9000, 9500)))
     assert read_clips(tmp_path / "cut") == expected
@@ -198,7 +196,7 @@ def test_cut_archive__writes_clips_that_read_clips_gives_back(tmp_path: Path) ->
 
 def test_cut_archive__without_its_input_is_an_artifact_error(tmp_path: Path) -> None:
     with raises(ArtifactError, code="file-absent", naming="videos.parquet"):
-        cut_archive(tmp_path, out=tmp_path, modes=["windows"], window_length_seconds=3, window_stride_seconds=1)
+        cut_archive(tmp_path, out=tmp_path, settings=CutSettings())
 
 
 @pytest.mark.parametrize("span", [(3000, 3000), (4000, 3000), (-1, 3000)])

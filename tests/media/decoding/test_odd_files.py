@@ -13,7 +13,7 @@ from PIL import Image
 from tests.stored_shards import read_shard
 from vidseek_media.cutting.cut import cut_archive
 from vidseek_media.frame_store.shards import write_frames
-from vidseek_media.settings import FrameSettings
+from vidseek_media.settings import CutSettings, FrameSettings
 from vidseek_media.sources.ingest import ingest, read_videos
 from vidseek_media.tables import REJECTED, read_table
 
@@ -91,7 +91,8 @@ def test_odd_files__are_kept_with_frames_or_rejected_with_their_reason(source: P
         assert reason in rejected.pop(name)
     assert not rejected
 
-    cut_archive(out / "ingest", out=out / "cut", modes=["windows"], window_length_seconds=1.0, window_stride_seconds=1.0)
+    windows = CutSettings(modes=("windows",), window_length_seconds=1.0, window_stride_seconds=1.0)
+    cut_archive(out / "ingest", out=out / "cut", settings=windows)
     done = write_frames(
         source, out / "ingest", out / "cut", out=out / "frames",
         settings=FrameSettings(num_frames=2, side_px=32, quality=90, shard_mib=1, workers=1, timeout_seconds=60),

@@ -30,7 +30,7 @@ from vidseek_media.frame_store.members import settings_digest_of
 from vidseek_media.frame_store.shards import FramesReport, write_frames
 from vidseek_media.frame_store.stored_clips import read_frames, stored_clips
 from vidseek_media.ids import video_id_of
-from vidseek_media.settings import FrameSettings
+from vidseek_media.settings import CutSettings, FrameSettings
 from vidseek_media.sources.ingest import ingest
 from vidseek_media.tables import FRAMES, REJECTED, read_table, write_table
 
@@ -75,8 +75,8 @@ class Archive:
     def take_in(self) -> None:
         ingest(self.source, out=self.folder / "ingest", ledger=self.folder / "ledger", timeout_seconds=60, workers=1)
         cut_archive(
-            self.folder / "ingest", out=self.folder / "cut", modes=("windows",), window_length_seconds=0.5,
-            window_stride_seconds=0.5,
+            self.folder / "ingest", out=self.folder / "cut",
+            settings=CutSettings(modes=("windows",), window_length_seconds=0.5, window_stride_seconds=0.5),
         )
 
     def frames(self, *, forgotten: frozenset[str] = frozenset(), **changed: Any) -> FramesReport:

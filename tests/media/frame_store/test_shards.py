@@ -31,7 +31,7 @@ from vidseek_media.frame_store.members import (
 from vidseek_media.frame_store.shards import FramesReport, write_frames
 from vidseek_media.frame_store.stored_clips import read_frames
 from vidseek_media.records import ClipFrames
-from vidseek_media.settings import FrameSettings
+from vidseek_media.settings import CutSettings, FrameSettings
 from vidseek_media.sources.ingest import ingest, read_videos
 from vidseek_media.tables import FRAMES, REJECTED, read_table
 
@@ -61,8 +61,8 @@ class Archive:
 
     def cut(self, *, modes: Sequence[str] = ("windows",), length: float = 1.5) -> None:
         cut_archive(
-            self.folder / "ingest", out=self.folder / "cut", modes=modes, window_length_seconds=length,
-            window_stride_seconds=0.5,
+            self.folder / "ingest", out=self.folder / "cut",
+            settings=CutSettings(modes=modes, window_length_seconds=length, window_stride_seconds=0.5),
         )
 
     def write(self, **changed: object) -> FramesReport:

@@ -9,7 +9,6 @@ from bench.videos.titles import Title, drifting, make_titled_video, plain
 from tests.raising import raises
 from vidseek_media.errors import ConfigError
 from vidseek_media.ids import video_id_of
-from vidseek_media.ocr import text_reader
 from vidseek_media.ocr.screen_text import OcrReport, read_archive_text, read_screen_text
 from vidseek_media.settings import OcrSettings
 from vidseek_media.sources.ingest import ingest
@@ -101,6 +100,6 @@ def test_read_archive_text__without_the_library(
     tmp_path: Path, make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_video(tmp_path / "source" / "a.mp4", num_frames=5)
-    monkeypatch.setattr(text_reader, "find_spec", lambda name: None)
+    monkeypatch.setattr("vidseek_media.installing.find_spec", lambda name: None)
     with raises(ConfigError, code="not-installed", naming="rapidocr"):
         archive(tmp_path)

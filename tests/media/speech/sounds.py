@@ -60,7 +60,7 @@ def write_sound(
 def heard(path: Path, folder: Path) -> Samples:
     """The decoded sound of a video."""
     out = folder / "samples.pcm"
-    assert decode_sound(path, out) is not None
+    assert decode_sound(path, out)
     return read_samples(out)
 
 

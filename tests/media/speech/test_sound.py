@@ -42,7 +42,7 @@ def test_decode_sound__of_a_tenth_of_a_second(tmp_path: Path) -> None:
 
 
 def test_decode_sound__where_there_is_none(tmp_path: Path) -> None:
-    assert decode_sound(write_sound(tmp_path / "a.mp4", [], seconds=1), tmp_path / "out") is None
+    assert not decode_sound(write_sound(tmp_path / "a.mp4", [], seconds=1), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

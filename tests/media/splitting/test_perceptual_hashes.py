@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.raising import raises
 from vidseek_media.cutting.quality_flags import thumb_of
-from vidseek_media.splitting.perceptual_hashes import hash_of, lie_near, near_duplicates
+from vidseek_media.splitting.perceptual_hashes import compare, hash_of, lie_near
 
 
 def picture(seed: int, size: tuple[int, int] = (180, 320)) -> NDArray[np.uint8]:
@@ -42,7 +42,7 @@ def test_hash_of__of_plain_and_of_tiny_pictures_is_none() -> None:
     assert hash_of(thumb_of(picture(0, (8, 8)))) is not None
 
 
-def test_near_duplicates__finds_what_comparing_each_with_each_finds() -> None:
+def test_compare__finds_what_comparing_each_with_each_finds() -> None:
     rng = np.random.default_rng(0)
     base = rng.integers(0, 2**63, 40, dtype=np.uint64)
     hashes: dict[str, list[int]] = {}
@@ -57,23 +57,23 @@ def test_near_duplicates__finds_what_comparing_each_with_each_finds() -> None:
     wanted = [
         (a, b) for a, b in itertools.combinations(sorted(hashes), 2) if share(a, b) >= 0.5 or share(b, a) >= 0.5
     ]
-    assert near_duplicates(hashes, max_bits=6, min_share=0.5) == wanted
+    assert compare(hashes, max_bits=6, min_share=0.5).similar == wanted
     assert len(wanted) >= 15
 
 
-def test_near_duplicates__an_excerpt_is_one_of_the_whole() -> None:
+def test_compare__an_excerpt_is_one_of_the_whole() -> None:
     whole = [int(h) for h in np.random.default_rng(1).integers(0, 2**63, 50, dtype=np.uint64)]
-    assert near_duplicates({"whole": whole, "excerpt": whole[20:24]}, max_bits=6, min_share=0.9) == [("excerpt", "whole")]
+    assert compare({"whole": whole, "excerpt": whole[20:24]}, max_bits=6, min_share=0.9).similar == [("excerpt", "whole")]
 
 
-def test_near_duplicates__of_nothing_and_of_videos_without_hashes_are_none() -> None:
-    assert near_duplicates({}, max_bits=6, min_share=0.5) == []
-    assert near_duplicates({"a": [], "b": [], "c": [3]}, max_bits=6, min_share=0.5) == []
+def test_compare__of_nothing_and_of_videos_without_hashes_are_none() -> None:
+    assert compare({}, max_bits=6, min_share=0.5).similar == []
+    assert compare({"a": [], "b": [], "c": [3]}, max_bits=6, min_share=0.5).similar == []
 
 
-def test_near_duplicates__refuses_more_bits_than_it_can_find() -> None:
+def test_compare__refuses_more_bits_than_it_can_find() -> None:
     with raises(ValueError, naming="max_bits is 8"):
-        near_duplicates({}, max_bits=8, min_share=0.5)
+        compare({}, max_bits=8, min_share=0.5)
 
 
 _HASHES = st.lists(st.integers(0, 2**63 - 1) | st.integers(0, 40), max_size=12)

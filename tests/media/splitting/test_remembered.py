@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vidseek_media.splitting import perceptual_hashes, remembered
 from vidseek_media.splitting.both_sides import find_both_sides, hashes_of
-from vidseek_media.splitting.perceptual_hashes import compare, near_duplicates
+from vidseek_media.splitting.perceptual_hashes import compare
 from vidseek_media.splitting.remembered import (
     BOTH_SIDES_FILE,
     GROUPS_FILE,
@@ -30,7 +30,7 @@ def test_compare__from_run_to_run_finds_what_comparing_all_finds(
     before = None
     for hashes in runs:
         before = compare(hashes, max_bits=max_bits, min_share=min_share, before=before)
-        assert before.similar == near_duplicates(hashes, max_bits=max_bits, min_share=min_share)
+        assert before.similar == compare(hashes, max_bits=max_bits, min_share=min_share).similar
 
 
 def test_compare__by_another_measure_begins_anew() -> None:
@@ -62,7 +62,7 @@ def test_memory__is_never_seen_in_the_result(tmp_path: Path, runs: list[dict[str
     (tmp_path / GROUPS_FILE).unlink(missing_ok=True)
     for hashes in [*runs, runs[0]]:
         found = remembered_near_duplicates(hashes, max_bits=1, min_share=0.5, memory=tmp_path)
-        assert found == near_duplicates(hashes, max_bits=1, min_share=0.5)
+        assert found == compare(hashes, max_bits=1, min_share=0.5).similar
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"version": 1}', '{"version": 0, "digests": {}}',

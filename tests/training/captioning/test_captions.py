@@ -11,6 +11,7 @@ from tests.raising import raises
 from vidseek_media.cutting.cut import cut_archive
 from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.ids import clip_id_of
+from vidseek_media.settings import CutSettings
 from vidseek_media.tables import CAPTIONS, REJECTED, SIDECAR, TRANSCRIPTS, VIDEOS, read_table, write_table
 from vidseek_training.captioning.captions import CaptionReport, write_captions
 from vidseek_training.settings import CaptionSettings
@@ -48,7 +49,8 @@ def write(
         for video_id, start_ms, end_ms, line in cues or []
     ], TRANSCRIPTS)
     cut_archive(
-        ingest, out=cut, modes=modes, window_length_seconds=window_seconds, window_stride_seconds=window_seconds
+        ingest, out=cut,
+        settings=CutSettings(modes=modes, window_length_seconds=window_seconds, window_stride_seconds=window_seconds),
     )
     return write_captions(ingest, cut, out=folder / "caption", settings=CaptionSettings(sources=sources))
 

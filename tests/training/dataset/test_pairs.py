@@ -15,7 +15,7 @@ from vidseek_media.cutting.cut import cut_archive
 from vidseek_media.errors import ConfigError
 from vidseek_media.frame_store.shards import write_frames
 from vidseek_media.ids import clip_id_of
-from vidseek_media.settings import FrameSettings
+from vidseek_media.settings import CutSettings, FrameSettings
 from vidseek_media.sources.ingest import ingest
 from vidseek_media.tables import BOTH_SIDES, CAPTIONS, FRAMES, GROUPS, PAIRS, REJECTED, VIDEOS, read_table, write_table
 from vidseek_training.captioning.captions import write_captions
@@ -67,7 +67,8 @@ def write(
         for video_id in sorted({*(str(row["video"]) for row in rows), *unspoken})
     ], VIDEOS)
     return make_pairs(
-        folder / "ingest", folder / "caption", folder / "frames", out=folder / "pairs", decided=decided or (),
+        folder / "ingest", folder / "caption", folder / "frames", out=folder / "pairs", memory=folder / "memory",
+        decided=decided or (),
         frozen=read_training_set(frozen) if frozen else None, feedback=feedback,
         settings=PairSettings(validation_share=0.2, test_share=0.2, seed=0, near_duplicate_bits=6),
     )
@@ -98,7 +99,7 @@ def test_make_pairs__a_pair_names_the_frames_of_its_clip(tmp_path: Path) -> None
     path = tmp_path / "frames" / "frames.parquet"
     write_table(path, read_table(path, FRAMES).drop(columns="frames_digest").assign(frames_digest=None), FRAMES)
     make_pairs(tmp_path / "ingest", tmp_path / "caption", tmp_path / "frames", out=tmp_path / "pairs",
-               settings=PairSettings(validation_share=0.2, test_share=0.2, seed=0))
+               memory=tmp_path / "memory", settings=PairSettings(validation_share=0.2, test_share=0.2, seed=0))
     assert pairs_of(tmp_path)["frames_digest"].isna().all()  # of an earlier version
 
 
@@ -183,7 +184,8 @@ def test_make_pairs__clips_that_say_nothing_make_none(tmp_path: Path) -> None:
     def again(**changed: object) -> PairsReport:
         return make_pairs(
             tmp_path / "ingest", tmp_path / "caption", tmp_path / "frames", out=tmp_path / "pairs",
-            settings=PairSettings(validation_share=0.2, test_share=0.2, seed=0, **changed),  # type: ignore[arg-type]
+            memory=tmp_path / "memory",
+        settings=PairSettings(validation_share=0.2, test_share=0.2, seed=0, **changed),  # type: ignore[arg-type]
         )
 
     assert again().num_out == 8
@@ -269,10 +271,7 @@ def test_split_videos__refuses_shares_that_leave_nothing(validation_share: float
 def test_make_pairs__every_captioned_file_of_a_real_archive_is_a_pair(realdata: Path, tmp_path: Path) -> None:
     source = realdata / "A_video_captioned"
     taken = ingest(source, out=tmp_path / "ingest", ledger=tmp_path / "ledger.json", timeout_seconds=60, workers=2)
-    cut_archive(
-        tmp_path / "ingest", out=tmp_path / "cut", modes=["captions", "windows"], window_length_seconds=30,
-        window_stride_seconds=30,
-    )
+    cut_archive(tmp_path / "ingest", out=tmp_path / "cut", settings=CutSettings())
     write_frames(
         source, tmp_path / "ingest", tmp_path / "cut", out=tmp_path / "frames",
         settings=FrameSettings(num_frames=2, side_px=64, quality=90, shard_mib=1, workers=2, timeout_seconds=60),
@@ -283,6 +282,7 @@ def test_make_pairs__every_captioned_file_of_a_real_archive_is_a_pair(realdata: 
     )
     report = make_pairs(
         tmp_path / "ingest", tmp_path / "caption", tmp_path / "frames", out=tmp_path / "pairs",
+        memory=tmp_path / "memory",
         settings=PairSettings(validation_share=0.1, test_share=0.1, seed=0, near_duplicate_bits=None),
     )
     # The sidecar names 41 files of this folder, and 15 of a folder beside it.

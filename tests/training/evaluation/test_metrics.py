@@ -9,7 +9,6 @@ import pytest
 from vidseek_training.evaluation.metrics import (
     alignment,
     average_precision,
-    bootstrap,
     ndcg_at,
     paired_gain,
     ranks_of_owned,
@@ -78,20 +77,6 @@ def test_recall_at__and_summarise_by_hand() -> None:
     }
     assert recall_at(np.array([], np.int64), 1) == 0.0
     assert summarise(np.array([], np.int64)) == {}
-
-
-def test_bootstrap__without_groups_each_query_is_one() -> None:
-    values = np.random.default_rng(0).normal(2.0, 1.0, 400)
-    alone = bootstrap(values, resamples=2000, seed=1)
-    assert (alone.num_groups, alone) == (400, bootstrap(values, groups=np.arange(400), resamples=2000, seed=1))
-    half = 1.96 * values.std() / math.sqrt(400)
-    assert alone.low == pytest.approx(values.mean() - half, abs=0.015)
-    assert alone.high == pytest.approx(values.mean() + half, abs=0.015)
-
-
-@pytest.mark.parametrize("gains", [[0.5], [0.01, 0.01, 0.01], [0.1, 0.2, 0.05, 0.1]])
-def test_bootstrap__of_a_few_queries_proves_nothing(gains: list[float]) -> None:
-    assert not bootstrap(np.array(gains), resamples=2000, seed=0).low > 0
 
 
 def test_recall_gain__is_paired_by_query() -> None:

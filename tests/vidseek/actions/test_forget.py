@@ -27,7 +27,7 @@ from vidseek_media.cutting.cut import cut_archive
 from vidseek_media.errors import ArtifactError, InputRejected
 from vidseek_media.forgotten import ForgottenIds, ForgottenVideo, read_forgotten, write_forgotten
 from vidseek_media.frame_store.shards import write_frames
-from vidseek_media.settings import FrameSettings
+from vidseek_media.settings import CutSettings, FrameSettings
 from vidseek_media.sources.ingest import ingest
 from vidseek_retrieval.embedding.embed_clips import embed_archive
 from vidseek_retrieval.embedding.embedding_parts import read_parts
@@ -65,8 +65,8 @@ def repro(archive: Archive) -> None:
         forgotten=read_forgotten(archive.decisions),
     )
     cut_archive(
-        data / "ingest", out=data / "cut", modes=("captions", "windows"), window_length_seconds=1,
-        window_stride_seconds=1,
+        data / "ingest", out=data / "cut",
+        settings=CutSettings(modes=("captions", "windows"), window_length_seconds=1, window_stride_seconds=1),
     )
     write_frames(
         source, data / "ingest", data / "cut", out=data / "frames",
@@ -75,7 +75,7 @@ def repro(archive: Archive) -> None:
     )
     write_captions(data / "ingest", data / "cut", out=data / "caption", settings=CaptionSettings())
     make_pairs(
-        data / "ingest", data / "caption", data / "frames", out=data / "pairs",
+        data / "ingest", data / "caption", data / "frames", out=data / "pairs", memory=data / "memory",
         settings=PairSettings(validation_share=0, test_share=0, skip_quality_flags=(), near_duplicate_bits=None),
     )
     embed_archive(data / "frames", Encoder.load(archive.bundle, threads=1), out=data / "embed")

@@ -14,6 +14,7 @@ from vidseek.jobs import worker as worker_module
 from vidseek.jobs.stages import StagesRun
 from vidseek_media.cutting.cut import cut_archive, read_clips
 from vidseek_media.forgotten import read_forgotten
+from vidseek_media.settings import CutSettings
 from vidseek_media.sources.ingest import ingest
 from vidseek_media.tables import FRAMES, REJECTED, write_table
 
@@ -42,7 +43,8 @@ class Stages:
         assert source is not None
         ingest(source, out=archive.ingest, ledger=archive.ledger, timeout_seconds=60, workers=1,
                forgotten=read_forgotten(archive.decisions))
-        cut_archive(archive.ingest, out=archive.cut, modes=("windows",), window_length_seconds=1, window_stride_seconds=1)
+        windows = CutSettings(modes=("windows",), window_length_seconds=1, window_stride_seconds=1)
+        cut_archive(archive.ingest, out=archive.cut, settings=windows)
         write_table(archive.frames / "frames.parquet", [
             {"clip_id": str(clip.clip_id), "video_id": clip.video_id, "key": "", "shard": "shards/0-0.tar", "num_frames": 1,
              "num_repeated": 0, "decoder": "pyav", "quality_flags": [], "hashes": []}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidseek_media.errors import ArtifactError
+from vidseek_media.errors import ArtifactError, foreign
 from vidseek_media.files.json_files import read_json, write_json
 from vidseek_media.guards import mended_text, moment_or_empty, number_or_none
 from vidseek_media.names import plain_name
@@ -78,12 +78,8 @@ def write_record(folder: Path, entry: Entry, known: DownloadRecord) -> None:
         "subtitles": {"asked": known.asked, "file": known.subtitles},
     }
     target = folder / f"{entry.stem}.about.json"
-    try:
+    with foreign(ArtifactError, f"{target} cannot be written", code="download-not-written", remedy="Make room"):
         write_json(target, record, indent=1, ensure_ascii=False)
-    except OSError as error:
-        raise ArtifactError(
-            f"{target} cannot be written: {error.strerror}", code="download-not-written", remedy="Make room"
-        ) from error
 
 
 def files_of(folder: Path, stem: str) -> list[Path]:

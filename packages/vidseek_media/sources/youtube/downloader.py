@@ -5,12 +5,11 @@ from __future__ import annotations
 import io
 import logging
 import re
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from vidseek_media.errors import ConfigError
-from vidseek_media.installing import install_command
+from vidseek_media.installing import require_module
 from vidseek_media.settings import DownloadSettings
 from vidseek_media.sources.youtube.javascript import RUNTIMES
 from vidseek_media.urls import without_secrets
@@ -33,11 +32,7 @@ def open_downloader(settings: DownloadSettings, folder: Path) -> Any:
     Raises:
         ConfigError: yt-dlp is not installed, or the cookies cannot be read.
     """
-    if find_spec("yt_dlp") is None:
-        raise ConfigError(
-            "the source is a page that yt-dlp reads, and yt-dlp is not installed", code="not-installed",
-            remedy=f"Run `{install_command('youtube')}`",
-        )
+    require_module("yt_dlp", "youtube", why="the source is a page that yt-dlp reads")
     from yt_dlp import YoutubeDL
 
     return YoutubeDL(options_of(settings, folder))

@@ -58,8 +58,8 @@ class SiteFailure(InputRejected):
 
     code = "site-failure"
 
-    def __init__(self, message: str, *, code: str = "", remedy: str = "", cause: Cause = Cause.VIDEO) -> None:
-        super().__init__(message, code=code, remedy=remedy)
+    def __init__(self, message: str, *, cause: Cause = Cause.VIDEO) -> None:
+        super().__init__(message)
         self.cause = cause
         self.retryable = cause.retryable
 
@@ -70,8 +70,8 @@ class SiteStopped(ServiceError):
     code = "site-stopped"
     retryable = True
 
-    def __init__(self, message: str, *, code: str = "", remedy: str = "", cause: Cause = Cause.SILENT) -> None:
-        super().__init__(message, code=code, remedy=remedy)
+    def __init__(self, message: str, *, cause: Cause, remedy: str) -> None:
+        super().__init__(message, remedy=remedy)
         self.cause = cause
 
 

@@ -174,7 +174,7 @@ class PageDownload:
                 known = ask_site(lambda: self._download(entry))  # what a site states about a video may be of any shape
                 self._streak.end()
             elif known.asked != self._subtitles.wanted:
-                known = self._subtitles.ask_anew(entry, known)
+                known = self._subtitles.ask(entry, known)
         except SiteFailure as error:
             self._reject(entry, error)
             return
@@ -240,16 +240,7 @@ class SubtitleDownloads:
         kinds = "written, automatic" if self._automatic else "written"
         return f"{kinds}: {' '.join(self._languages)}" if self._languages else "none"
 
-    def ask_anew(self, entry: Entry, known: DownloadRecord) -> DownloadRecord:
-        """Download subtitles of a video that is already here, after a failure or a change of settings.
-
-        Args:
-            entry: The video.
-            known: Its record.
-        """
-        return self.ask(entry, known, None)
-
-    def ask(self, entry: Entry, known: DownloadRecord, info: Mapping[str, Any] | None) -> DownloadRecord:
+    def ask(self, entry: Entry, known: DownloadRecord, info: Mapping[str, Any] | None = None) -> DownloadRecord:
         """Download the subtitles beside the video and record that they were asked for.
 
         Args:

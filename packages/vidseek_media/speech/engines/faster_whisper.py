@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vidseek_media.errors import ConfigError
+from vidseek_media.installing import require_module
 from vidseek_media.speech.engine import NoAnswer, SpeechEngine, Transcriber, Utterance, Word, utterances_of
-from vidseek_media.speech.registry import not_installed, register
+from vidseek_media.speech.registry import register
 from vidseek_media.speech.sound import Samples
 
 _LOADING = frozenset({"device", "device_index", "compute_type", "cpu_threads", "num_workers", "download_root", "revision"})
@@ -31,8 +31,7 @@ class FasterWhisperEngine(SpeechEngine):
 
     def open(self, *, model: str | None, language: str | None, options: Mapping[str, Any]) -> Transcriber:
         """Implement `SpeechEngine.open`."""
-        if find_spec("faster_whisper") is None:
-            raise not_installed(self, "faster-whisper")
+        require_module("faster_whisper", self.extra, why="speech.engine is faster-whisper")
         if model is None:
             raise ConfigError(
                 "speech.engine is faster-whisper, and speech.model is not said", code="setting-missing",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import Any
 
 from vidseek_media.errors import ConfigError
+from vidseek_media.installing import require_module
 from vidseek_media.speech.engine import SpeechEngine, Transcriber, Utterance, Word, utterances_of
-from vidseek_media.speech.registry import not_installed, register
+from vidseek_media.speech.registry import register
 from vidseek_media.speech.sound import RATE, Samples
 
 FRAME_MS = 10
@@ -27,8 +27,7 @@ class PocketSphinxEngine(SpeechEngine):
 
     def open(self, *, model: str | None, language: str | None, options: Mapping[str, Any]) -> Transcriber:
         """Implement `SpeechEngine.open`. `options` are parameters of its decoder, such as `lw`."""
-        if find_spec("pocketsphinx") is None:
-            raise not_installed(self, "pocketsphinx")
+        require_module("pocketsphinx", self.extra, why="speech.engine is pocketsphinx")
         if model is not None or (language or "en").split("-")[0].lower() != "en":
             raise ConfigError(
                 f"speech.model is {model} and speech.language is {language}; pocketsphinx has one model, of English",

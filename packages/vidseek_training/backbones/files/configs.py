@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vidseek_media.errors import ArtifactError
+from vidseek_media.errors import ArtifactError, foreign
 from vidseek_media.files.json_files import read_json
 
 MOST_BYTES = 16 * 2**20
@@ -18,10 +18,8 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: it cannot be read, or is not a JSON object.
     """
-    try:
+    with foreign(ArtifactError, f"{path} cannot be read", code="backbone-config-broken", errors=(OSError, ValueError)):
         config: dict[str, Any] = read_json(path, most_bytes=MOST_BYTES)
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}", code="backbone-config-broken") from error
     if not isinstance(config, dict):
         raise ArtifactError(f"{path} holds {type(config).__name__}, wanted a mapping", code="backbone-config-broken")
     return config

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from vidseek_encoder.preprocess import Resample, Resize, Resizing
-from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_media.errors import ArtifactError, ConfigError, foreign
 from vidseek_media.names import shown
 from vidseek_training.backbones.files.configs import read_beside
 
@@ -94,11 +94,9 @@ def published_side(folder: Path) -> int:
     sides = [_tower_side(read_beside(folder / config), section) for config, section in _CONFIGS]
     found = [side for side in sides if side is not None]
     path, said = _said(folder, of_videos=True)
-    try:
+    with foreign(ArtifactError, str(path), code="preprocessing-unknown", remedy=_REMEDY, errors=(TypeError, ValueError)):
         if said.get("size") is not None:
             found.append(_size(said["size"], "size")[0] or 0)
-    except (TypeError, ValueError) as error:
-        raise ArtifactError(f"{path}: {error}", code="preprocessing-unknown", remedy=_REMEDY) from error
     if not found:
         raise ConfigError(
             f"{folder} does not say how large the pictures of this backbone are", code="side-unknown",

@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vidseek_media.errors import ConfigError
+from vidseek_media.errors import ConfigError, foreign
 
 
 class TimmTower(nn.Module):
@@ -75,15 +75,12 @@ def import_timm() -> ModuleType:
     Raises:
         ConfigError: it is not installed, or cannot be imported.
     """
-    try:
-        with torchvision_or_none():
-            import timm
-    except (ImportError, RuntimeError, AttributeError) as error:
-        raise ConfigError(
-            f"the vision tower of this open_clip model is one of timm, which cannot be imported: {error}",
-            code="not-installed",
-            remedy="Run `make open-clip`, which installs timm without what else it asks for",
-        ) from error
+    with foreign(
+        ConfigError, "the vision tower of this open_clip model is one of timm, which cannot be imported",
+        code="not-installed", remedy="Run `make open-clip`, which installs timm without what else it asks for",
+        errors=(ImportError, RuntimeError, AttributeError),
+    ), torchvision_or_none():
+        import timm
     module: ModuleType = timm
     return module
 

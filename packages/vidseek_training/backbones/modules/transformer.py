@@ -5,7 +5,8 @@ Attention consists of two `nn.Linear` and PyTorch's scaled dot product, so that 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -90,3 +91,41 @@ class Transformer(nn.Module):
         for block in self.resblocks:
             tokens = block(tokens)
         return tokens
+
+
+class TextTower(nn.Module):
+    """Token ids (n, tokens) to features (n, dimension): the text transformer of open_clip and of ViCLIP.
+
+    Args:
+        config: By the keys of open_clip's `text_cfg`; CLIP's B/32 where it says nothing.
+        dimension: Of the features.
+        activation: Of the MLPs.
+    """
+
+    def __init__(self, config: Mapping[str, Any], dimension: int, activation: Activation) -> None:
+        super().__init__()
+        width = config.get("width", 512)
+        eps = (config.get("norm_kwargs") or {}).get("eps", 1e-5)
+        self.pool, self.eos = config.get("pool_type", "argmax"), config.get("eos_id", 2)
+        self.token_embedding = nn.Embedding(config.get("vocab_size", 49408), width)
+        self.positional_embedding = nn.Parameter(0.01 * torch.randn(config.get("context_length", 77), width))
+        self.transformer = Transformer(
+            width, config.get("layers", 12), config.get("heads", 8), causal=not config.get("no_causal_mask", False),
+            activation=activation, hidden=int(width * config.get("mlp_ratio", 4.0)), eps=eps,
+        )
+        self.ln_final = nn.LayerNorm(width, eps=eps)
+        self.text_projection = nn.Linear(width, dimension, bias=bool(config.get("proj_bias", False)))
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Features of any length."""
+        tokens = self.token_embedding(input_ids) + self.positional_embedding[: input_ids.shape[1]]
+        tokens = self.ln_final(self.transformer(tokens))
+        result: Tensor = self.text_projection(self._pooled(tokens, input_ids))
+        return result
+
+    def _pooled(self, tokens: Tensor, input_ids: Tensor) -> Tensor:
+        if self.pool in ("first", "last"):
+            return tokens[:, 0 if self.pool == "first" else -1]
+        # The end token has the highest number, or is named.
+        ends = input_ids.argmax(-1) if self.pool == "argmax" else (input_ids == self.eos).int().argmax(-1)
+        return tokens[torch.arange(tokens.shape[0], device=tokens.device), ends]

@@ -17,7 +17,7 @@ from vidseek_media.errors import ArtifactError, ConfigError, InputRejected, Vids
 from vidseek_media.settings import DownloadSettings, SubtitleSettings
 from vidseek_media.sources.ingest import ingest, read_videos
 from vidseek_media.sources.source import Annotations
-from vidseek_media.sources.youtube import download_record, downloader, entries
+from vidseek_media.sources.youtube import download_record, entries
 from vidseek_media.sources.youtube import source as youtube
 from vidseek_media.sources.youtube.downloader import options_of
 from vidseek_media.sources.youtube.failures import Cause, SiteStopped
@@ -661,7 +661,7 @@ def test_youtube__cookies_are_read_and_never_written(site: Site, tmp_path: Path)
 
 
 def test_youtube__without_yt_dlp_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloader, "find_spec", lambda name: None)
+    monkeypatch.setattr("vidseek_media.installing.find_spec", lambda name: None)
     with raises(ConfigError, code="not-installed") as caught:
         Youtube(CHANNEL, downloads=tmp_path, settings=QUICK).list_videos()
     assert "'.[youtube]'" in caught.value.remedy
