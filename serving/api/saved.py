@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from serving.api.request_schemas import Filters, SearchField
 from serving.api.routes import body_of, refusals
-from serving.api.schema_fields import ClipId, OneOrMore, Text, Url
+from serving.api.schema_fields import Asked, ClipId, OneOrMore, Text, Url
 from serving.engine import Engine
 from serving.http.bodies import read_body
 from serving.model import Opened
@@ -26,11 +26,11 @@ SHOWN = 10
 SavedInPath = Annotated[str, Path(pattern=r"^[0-9a-f]{20}$", description="As GET /v1/saved has it.")]
 
 
-class SaveRequest(BaseModel):
+class SaveRequest(Asked):
     """A search to save. Texts and clips are looked for together, as POST /v1/search does."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True, json_schema_extra={"examples": [
+        validate_by_name=True, validate_by_alias=True, json_schema_extra={"examples": [
             {"text": "a crane lifts a container", "min_confidence": 0.3, "name": "cranes"},
             {"text": '"white van"', "in": ["speech", "ocr"], "webhook": "https://hooks.example/vidseek"},
         ]},

@@ -6,9 +6,10 @@ from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from serving.api.routes import ClipInPath, body_of, refusals
+from serving.api.schema_fields import Answer, Asked
 from serving.engine import Engine
 from serving.http.bodies import read_body
 from vidseek.actions.suggestions import (
@@ -24,10 +25,8 @@ from vidseek_media.text.written_captions import MAX_CAPTION, MAX_WHO
 NumInQuery = Annotated[int, Query(ge=1, le=MAX_NUM, description="At most.")]
 
 
-class SuggestedClip(BaseModel):
+class SuggestedClip(Answer):
     """A clip to caption."""
-
-    model_config = ConfigDict(extra="forbid")
 
     clip_id: str
     video_id: str
@@ -39,10 +38,8 @@ class SuggestedClip(BaseModel):
     distance: float = Field(description="To the nearest clip that is taught or suggested before, in standard deviations.")
 
 
-class SuggestedCaptions(BaseModel):
+class SuggestedCaptions(Answer):
     """Clips to caption, the best first, and from how many they were chosen."""
-
-    model_config = ConfigDict(extra="forbid")
 
     suggestions: list[SuggestedClip]
     num_clips: int = Field(description="Published ones that were looked at.")
@@ -53,10 +50,8 @@ class SuggestedCaptions(BaseModel):
     num_taught: int = Field(description="Clips that training captions speak of.")
 
 
-class SuggestedQuestion(BaseModel):
+class SuggestedQuestion(Answer):
     """A hit to judge: POST /v1/feedback takes the answer, with `text` as the query."""
-
-    model_config = ConfigDict(extra="forbid")
 
     text: str
     clip_id: str
@@ -67,27 +62,21 @@ class SuggestedQuestion(BaseModel):
     confidence: float
 
 
-class SuggestedQuestions(BaseModel):
+class SuggestedQuestions(Answer):
     """Hits to judge, those first that may as well be right as wrong."""
-
-    model_config = ConfigDict(extra="forbid")
 
     questions: list[SuggestedQuestion]
 
 
-class CaptionRequest(BaseModel):
+class CaptionRequest(Asked):
     """What is seen in a clip."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     text: Annotated[str, Field(max_length=MAX_CAPTION, description="Empty takes back what the same person wrote of it.")]
     who: Annotated[str, Field(max_length=MAX_WHO, description="Whose words they are.")] = ""
 
 
-class CaptionAnswer(BaseModel):
+class CaptionAnswer(Answer):
     """A caption that was written down. The next `dvc repro` trains with it, if its video is one of training."""
-
-    model_config = ConfigDict(extra="forbid")
 
     video_id: str
     start_ms: int
