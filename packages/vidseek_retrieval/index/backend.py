@@ -226,6 +226,9 @@ class IndexBackend(Protocol):
         Args:
             alias: Its name.
             to: The collection, and those kept for a rollback.
+
+        Raises:
+            ConfigError: it cannot be the name of an alias.
         """
 
     def drop_alias(self, alias: str) -> None:
