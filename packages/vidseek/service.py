@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vidseek.archive import Archive, open_text_searcher
 from vidseek.installation import SERVICE, code_root
-from vidseek_media.errors import ConfigError
+from vidseek_media.errors import ConfigError, foreign
 from vidseek_media.installing import require_module
 from vidseek_media.secret import secret
 
@@ -43,13 +43,9 @@ def require_free(host: str, port: int) -> None:
         ) from error
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+        fault = f"{host} port {port} cannot be listened at"
+        with foreign(ConfigError, fault, code="port-taken", remedy="Choose another with --port"):
             probe.bind((host, port))
-        except OSError as error:
-            raise ConfigError(
-                f"{host} port {port} cannot be listened at: {error.strerror}",
-                code="port-taken", remedy="Choose another with --port"
-            ) from error
 
 
 def require_key(host: str) -> None:
