@@ -315,7 +315,7 @@ def open_first(archive: Archive, first: First) -> Searcher:
     seen = archive.seen_by("base" if first == "base" else "vidseek")
     encoder = load_encoder(seen, settings, text_only=True)
     if first == "stills":
-        return Searcher.open(seen.backend(), encoder, alias=first, merge_margin_sd=settings.merge_margin_sd)
+        return Searcher.open(seen.backend(), encoder, alias=first, settings=settings)
     return open_searcher(seen, settings, encoder)
 
 

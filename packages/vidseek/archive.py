@@ -158,12 +158,8 @@ def open_searcher(archive: Archive, settings: SearchSettings, encoder: Encoder) 
     from vidseek_media.forgotten import ForgottenIds
     from vidseek_retrieval.search.searcher import Searcher
 
-    return Searcher.open(
-        archive.backend(), encoder, alias=archive.alias, merge_margin_sd=settings.merge_margin_sd,
-        merge_margin=settings.merge_margin, negative_weight=settings.negative_weight,
-        weights=settings.weights, evidence=settings.evidence,
-        hidden=ForgottenIds(archive.decisions),
-    )
+    hidden = ForgottenIds(archive.decisions)
+    return Searcher.open(archive.backend(), encoder, alias=archive.alias, settings=settings, hidden=hidden)
 
 
 def open_text_searcher(archive: Archive) -> Searcher:

@@ -155,7 +155,7 @@ def test_vectors__that_a_file_adds_are_published_searched_exported_and_verified(
     check(collection, content)
 
     (query,) = unit_rows(1, 16, seed=3)
-    searcher = Searcher(backend, None, weights=Weights(video=0, gist=1))
+    searcher = Searcher(backend, None, settings=SearchSettings(weights=Weights(video=0, gist=1)))
     best = searcher.search(Query.of_vector(query, VERSION)).hits[0]
     first = by_cosine(content, query)[0]
     assert best.best_clip_id == first and best.score == pytest.approx(float(np.dot(content[first]["gist"], query)), abs=1e-5)
