@@ -86,37 +86,14 @@ class CaptionAnswer(Answer):
     written_at: str
 
 
-class Suggesting:
-    """What these routes ask of an archive.
+def add_suggestions(app: FastAPI, archive: Archive, engine: Engine) -> None:
+    """Put the routes of this module into `app`.
 
     Args:
+        app: The application.
         archive: The archive.
         engine: For its threads and its index.
     """
-
-    def __init__(self, archive: Archive, engine: Engine) -> None:
-        self._archive = archive
-        self._engine = engine
-
-    async def captions(self, num: int) -> dict[str, Any]:
-        """Return the clips to caption. Raises NotReady."""
-        return asdict(await self._engine.on_archive(lambda: suggest_captions(self._archive, num)))
-
-    async def questions(self, num: int) -> dict[str, Any]:
-        """Return the hits to judge. Raises NotReady."""
-        found = await self._engine.live.answer(lambda opened: self._engine.in_thread(
-            lambda: suggest_judgements(self._archive, opened.searcher, num)
-        ))
-        return {"questions": [asdict(each) for each in found]}
-
-    async def write(self, clip_id: str, asked: CaptionRequest) -> dict[str, Any]:
-        """Write a caption of a clip down. Raises ClipGone, InputRejected, NotReady."""
-        known = (await self._engine.clip(clip_id)).clip_id
-        return asdict(await self._engine.on_archive(lambda: write_caption(self._archive, known, asked.text, who=asked.who)))
-
-
-def add_suggestions(app: FastAPI, suggesting: Suggesting) -> None:
-    """Put the routes of this module into `app`."""
 
     @app.get(
         "/v1/admin/suggestions", response_model=SuggestedCaptions | SuggestedQuestions, responses=refusals(422, 504)
@@ -127,7 +104,12 @@ def add_suggestions(app: FastAPI, suggesting: Suggesting) -> None:
         limit: NumInQuery = DEFAULT_NUM,
     ) -> dict[str, Any]:
         """Return what the next training would gain most from."""
-        return await (suggesting.captions if kind == "captions" else suggesting.questions)(limit)
+        if kind == "captions":
+            return asdict(await engine.on_archive(lambda: suggest_captions(archive, limit)))
+        found = await engine.live.answer(lambda opened: engine.in_thread(
+            lambda: suggest_judgements(archive, opened.searcher, limit)
+        ))
+        return {"questions": [asdict(each) for each in found]}
 
     @app.post(
         "/v1/clips/{clip_id}/captions", response_model=CaptionAnswer, status_code=201,
@@ -135,4 +117,6 @@ def add_suggestions(app: FastAPI, suggesting: Suggesting) -> None:
     )
     async def caption_clip(request: Request, clip_id: ClipInPath) -> dict[str, Any]:
         """Write down what is seen in a clip."""
-        return await suggesting.write(clip_id, await read_body(request, CaptionRequest))
+        asked = await read_body(request, CaptionRequest)
+        known = (await engine.clip(clip_id)).clip_id
+        return asdict(await engine.on_archive(lambda: write_caption(archive, known, asked.text, who=asked.who)))
