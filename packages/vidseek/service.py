@@ -61,12 +61,11 @@ def require_key(host: str) -> None:
         )
 
 
-def require_local(host: str, *, what: str) -> None:
-    """Check that a service without a key is only reachable from this machine.
+def require_local(host: str) -> None:
+    """Check that MLflow, which has no key, is only reachable from this machine.
 
     Args:
         host: The address to listen on.
-        what: Name of the service, for the message.
 
     Raises:
         ConfigError: other machines can reach `host`, or it is not an IP address.
@@ -79,7 +78,7 @@ def require_local(host: str, *, what: str) -> None:
         ) from error
     if not is_local:
         raise ConfigError(
-            f"{host} can be reached from elsewhere, and {what} would let anybody read and change the runs",
+            f"{host} can be reached from elsewhere, and MLflow would let anybody read and change the runs",
             code="not-only-local",
             remedy="Listen at 127.0.0.1 and come by `ssh -L 5000:127.0.0.1:5000`, or by a proxy that asks for a password",
         )
