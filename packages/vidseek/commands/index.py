@@ -90,10 +90,8 @@ def index_prune(as_json: printing.AsJson = False) -> None:
     from vidseek_retrieval.index.aliases import prune
 
     removed = prune(Archive.here().backend())
-    if as_json:
-        printing.print_json({"removed": removed})
-    else:
-        printing.say("\n".join(f"removed {name}" for name in removed) or "Nothing to remove.")
+    words = "\n".join(f"removed {name}" for name in removed) or "Nothing to remove."
+    printing.tell({"removed": removed}, words, as_json=as_json)
 
 
 def index_export(

@@ -164,10 +164,7 @@ def push_adapter(
 
     archive = Archive.here()
     where = push(archive.champion, archive.reports / "evaluate" / "metrics.json", destination)
-    if as_json:
-        printing.print_json({"adapter": str(where)})
-    else:
-        printing.say(f"The adapter is at {where}.")
+    printing.tell({"adapter": str(where)}, f"The adapter is at {where}.", as_json=as_json)
 
 
 def mteb(
