@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from vidseek.archive import Archive, open_text_searcher
 from vidseek.reports.demo_result import is_right, test_queries
 from vidseek_media.decoding.frames import bin_centres, decode_at
-from vidseek_media.errors import ConfigError
 
 matplotlib.use("Agg")
 _RIGHT, _OTHER = "#2a9d4a", "#c8c8c8"
@@ -25,11 +24,7 @@ def draw_searches(out: Path) -> None:
         out: The file to write.
     """
     archive = Archive.here()
-    source = archive.source
-    if source is None:
-        raise ConfigError(
-            f"{archive.params} has no ingest.source", code="source-not-set", remedy="Set it to where the videos are",
-        )
+    source = archive.require_source()
     searcher = open_text_searcher(archive)
     figure = Figure(figsize=(3.6 * _NUM_HITS, 1.5 * _NUM_QUERIES), layout="constrained")
     grid = figure.subplots(_NUM_QUERIES, _NUM_HITS)
