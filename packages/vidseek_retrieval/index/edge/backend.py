@@ -27,7 +27,7 @@ from vidseek_media.errors import ArtifactError, ConfigError, ServiceError, forei
 from vidseek_media.files.folders import sync_path
 from vidseek_media.files.json_files import read_json, write_json
 from vidseek_media.names import relative_file, shown
-from vidseek_retrieval.index.backend import USE_REMEDY, Alias, Point, alias_name
+from vidseek_retrieval.index.backend import USE_REMEDY, Alias, Point, alias_name, require_alias_name
 from vidseek_retrieval.index.collection_metadata import (
     COLLECTION_NAME,
     CollectionMetadata,
@@ -263,10 +263,8 @@ class EdgeBackend:
 
     def move_alias(self, alias: str, to: Alias) -> None:
         """Implement `IndexBackend.move_alias`, by one rename."""
-        try:
-            self._write_aliases({**self.aliases(), alias_name(alias): to})
-        except ValueError as error:
-            raise ConfigError(str(error), code="bad-alias", remedy="Choose another name for the alias") from error
+        require_alias_name(alias)
+        self._write_aliases({**self.aliases(), alias: to})
 
     def drop_alias(self, alias: str) -> None:
         """Implement `IndexBackend.drop_alias`."""

@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_media.errors import ArtifactError
 from vidseek_media.files.folders import whole_file
 from vidseek_retrieval.index.aliases import require_published
-from vidseek_retrieval.index.backend import IndexBackend, Point, alias_name
+from vidseek_retrieval.index.backend import IndexBackend, Point, require_alias_name
 from vidseek_retrieval.index.collection_metadata import CollectionMetadata, canonical_json
 from vidseek_retrieval.index.difference.content import ImportedContent
 from vidseek_retrieval.index.exchange.import_checks import FACTS_KEY, check_file, columns_of, opened
@@ -93,10 +93,7 @@ def import_collection(
         GateFailed: the new collection does not verify; the live one stays.
         ServiceError: another publish is running, or the backend cannot store it.
     """
-    try:
-        alias_name(alias)
-    except ValueError as error:
-        raise ConfigError(str(error), code="bad-alias", remedy="Choose another name for the alias") from error
+    require_alias_name(alias)
     check_file(path)
     with opened(path) as export:
         if encoder_version is not None and export.metadata.encoder_version != encoder_version:

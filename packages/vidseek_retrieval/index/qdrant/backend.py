@@ -21,7 +21,7 @@ from qdrant_client import QdrantClient, models
 
 from vidseek_media.errors import ArtifactError, ServiceError, VidseekError
 from vidseek_media.names import shown
-from vidseek_retrieval.index.backend import Alias, Point
+from vidseek_retrieval.index.backend import Alias, Point, require_alias_name
 from vidseek_retrieval.index.collection_metadata import (
     BUILD_DIGITS,
     COLLECTION_NAME,
@@ -29,7 +29,7 @@ from vidseek_retrieval.index.collection_metadata import (
     collection_name,
     require_facts,
 )
-from vidseek_retrieval.index.qdrant.alias_table import AliasTable, require_alias_name
+from vidseek_retrieval.index.qdrant.alias_table import AliasTable
 from vidseek_retrieval.index.qdrant.build_reader import BuildReader
 from vidseek_retrieval.index.qdrant.building import ServerBuilder, info_of, struct_of
 from vidseek_retrieval.index.qdrant.builds import BUILDS_KEY, FACTS_KEY, FIRST, Build, Builds
