@@ -61,8 +61,10 @@ def rollback(index: Index, *, alias: str = "clips") -> str:
     Examples:
         >>> from pathlib import Path
         >>> from vidseek_retrieval.index.publish import publish
+        >>> from vidseek_retrieval.settings import PublishSettings
         >>> folders = {name: Path(f"data/{name}") for name in ("embed", "cut", "ingest")}
-        >>> report = publish(folders["embed"], folders["cut"], folders["ingest"], index=Path("index"), cut="shots")
+        >>> shots = PublishSettings(cut="shots")
+        >>> report = publish(folders["embed"], folders["cut"], folders["ingest"], index=Path("index"), settings=shots)
         >>> report.num_points, len(report.previous)
         (2, 1)
         >>> rollback(Path("index")) == report.previous[0]

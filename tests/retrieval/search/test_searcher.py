@@ -27,7 +27,7 @@ from vidseek_retrieval.search.moment_recall import PublishedWindows
 from vidseek_retrieval.search.moments import RankedClip, merge_moments
 from vidseek_retrieval.search.query import Answer, QueryInputs, SearchOptions, Weights
 from vidseek_retrieval.search.searcher import Searcher
-from vidseek_retrieval.settings import EvidenceWeights, SearchSettings
+from vidseek_retrieval.settings import EvidenceWeights, PublishSettings, SearchSettings
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +246,8 @@ def test_search__across_publishes_is_never_empty_mixed_or_failed(tmp_path: Path)
     expected = {}
     try:
         for seed in (1, 2):
-            report = publish(**random_archive(tmp_path, num_videos=1, seed=seed), index=index, keep_previous=0)
+            tables = random_archive(tmp_path, num_videos=1, seed=seed)
+            report = publish(**tables, index=index, settings=PublishSettings(keep_previous=0))
             owners[report.collection] = seed
             expected[report.collection] = Searcher.open(index, None).search_vector(query, VERSION, limit=1000)
     finally:

@@ -20,7 +20,7 @@ from vidseek_retrieval.index.difference.content import ImportedContent
 from vidseek_retrieval.index.exchange.import_checks import FACTS_KEY, check_file, columns_of, opened
 from vidseek_retrieval.index.publish import Published, go_live
 from vidseek_retrieval.index.values import SparseVector
-from vidseek_retrieval.settings import KEEP_PREVIOUS, MIN_RECALL
+from vidseek_retrieval.settings import PublishSettings
 
 ROWS = 10_000
 """Of a row group: what is in memory at once."""
@@ -72,8 +72,7 @@ def export_collection(
 
 
 def import_collection(
-    backend: IndexBackend, path: Path, *, alias: str = "clips", keep_previous: int = KEEP_PREVIOUS,
-    min_recall: float = MIN_RECALL, encoder_version: str | None = None,
+    backend: IndexBackend, path: Path, *, alias: str = "clips", encoder_version: str | None = None
 ) -> Published:
     """Build the collection of an exported file, verify it, try it, and then move the alias, as `publish` does.
 
@@ -83,8 +82,6 @@ def import_collection(
         backend: The index to build it in.
         path: A file that `export_collection` wrote.
         alias: The alias to move.
-        keep_previous: Number of earlier collections kept for a rollback, at least 0.
-        min_recall: Least recall at 10 of approximate against exact searches, from 0 to 1.
         encoder_version: 16 hex digits of the encoder that will search it; None if there is none yet.
 
     Raises:
@@ -103,7 +100,7 @@ def import_collection(
                 code="other-encoder", remedy="Take the encoder bundle that it was made with along, or export the other one",
             )
         content = ImportedContent(replace(export.metadata, imported=True, num_changed=0), export.points())
-        return go_live(backend, content, alias=alias, keep_previous=keep_previous, min_recall=min_recall)
+        return go_live(backend, content, alias=alias, settings=PublishSettings())
 
 
 def _schema(metadata: CollectionMetadata) -> pa.Schema:
