@@ -26,10 +26,8 @@ def main() -> str:
     ) if tags.prompts and not unapplied else None
     report = publish(
         PATHS.embed, PATHS.cut, PATHS.ingest, PATHS.caption, PATHS.segment_dirs,
-        index=open_backend(PATHS.index, params.server), alias=alias, cut=params.cut,
-        keep_previous=params.keep_previous, min_recall=params.min_recall,
-        compact_share=params.compact_share, settings=params.index, calibration=calibration,
-        duplicates=read_duplicates(PATHS.duplicates), fields_dir=PATHS.fields, prompts=prompts,
+        index=open_backend(PATHS.index, params.server), alias=alias, settings=params,
+        calibration=calibration, duplicates=read_duplicates(PATHS.duplicates), fields_dir=PATHS.fields, prompts=prompts,
         receipt=PATHS.receipts / "publish.json",
     )
     if alias == ALIAS:

@@ -16,7 +16,7 @@ from serving.api.answer_schemas import ErrorAnswer
 from serving.api.jobs import add_jobs
 from serving.api.saved import add_saved
 from serving.api.suggestions import add_suggestions
-from serving.api.tags import add_tags
+from serving.api.tags import Tagging, add_tags
 from serving.engine import Engine
 from serving.http import answers, bodies
 from serving.http.body_limit import BodyLimit, Uploads
@@ -77,9 +77,9 @@ def create_app(
     if admin is not None:
         add_admin(app, admin)
         add_jobs(app, admin.jobs)
-        add_tags(app, admin.tagging)
-        add_suggestions(app, admin.suggesting)
-        add_saved(app, admin.saved)
+        add_tags(app, Tagging(admin.archive, engine, admin.jobs))
+        add_suggestions(app, admin.archive, engine)
+        add_saved(app, admin.archive, engine)
     document = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -107,6 +107,11 @@ class Metrics:
         for name, value in (drift.psi if drift else {}).items():
             self.drift_psi.labels(name).set(value)
 
+    def observe_run(self, work: str, size: int, seconds: float) -> None:
+        """Record one run of an encoder or a decoder, of `size` items."""
+        self.batch_size.labels(work).observe(size)
+        self.work_seconds.labels(work).observe(seconds)
+
     def watch_queue(self, work: str, length: Callable[[], int]) -> None:
         """Read the length of a queue at each scrape.
 

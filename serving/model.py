@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -88,13 +89,9 @@ def batcher(
         settings: Limits of the batches.
         metrics: Receives the figures.
     """
-
-    def observe(size: int, seconds: float) -> None:
-        metrics.batch_size.labels(work).observe(size)
-        metrics.work_seconds.labels(work).observe(seconds)
-
     made: Batcher[Any, Any] = Batcher(
-        run, name=work, max_batch=settings.max_batch, max_queue=settings.max_queue, observe=observe
+        run, name=work, max_batch=settings.max_batch, max_queue=settings.max_queue,
+        observe=partial(metrics.observe_run, work),
     )
     metrics.watch_queue(work, lambda: made.num_waiting)
     return made

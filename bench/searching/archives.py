@@ -13,6 +13,7 @@ from vidseek_media.ids import clip_id_of
 from vidseek_media.tables import CLIPS, VIDEOS, write_table
 from vidseek_retrieval.embedding.embedding_parts import write_part
 from vidseek_retrieval.index.publish import publish
+from vidseek_retrieval.settings import PublishSettings
 from vidseek_training import backbones
 from vidseek_training.export.onnx_export import write_unproven
 
@@ -60,4 +61,4 @@ def _publish_random(root: Path, *, num_clips: int) -> None:
     summary = {"encoder_version": spec.encoder_version, "num_clips": num_clips}
     (root / "embed" / "embeddings.json").write_text(json.dumps(summary), encoding="utf-8")
     # Random vectors are the hardest there are for an approximate index; how well it finds them is not asked here.
-    publish(root / "embed", root / "cut", root / "ingest", index=root / "index", min_recall=0.0)
+    publish(root / "embed", root / "cut", root / "ingest", index=root / "index", settings=PublishSettings(min_recall=0.0))

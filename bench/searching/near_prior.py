@@ -25,7 +25,7 @@ from vidseek_retrieval.dedup.comparing.candidates import propose
 from vidseek_retrieval.dedup.comparing.fingerprints import VideoFingerprint
 from vidseek_retrieval.dedup.comparing.probes import probes_of
 from vidseek_retrieval.dedup.comparing.sifting import terms_of as first_terms
-from vidseek_retrieval.dedup.judging.terms import terms_of, weighed
+from vidseek_retrieval.dedup.judging.scoring import terms_of, weighed
 
 DEDUP = Path(__file__).parents[2] / "packages/vidseek_retrieval/dedup"
 KINDS_EACH = 6

@@ -50,7 +50,7 @@ from vidseek_retrieval.index.publish import publish
 from vidseek_retrieval.search.moment_recall import MIN_IOU, Truth, iou
 from vidseek_retrieval.search.query import Answer, Hit, QueryInputs, SearchOptions
 from vidseek_retrieval.search.searcher import Searcher
-from vidseek_retrieval.settings import RerankSettings
+from vidseek_retrieval.settings import PublishSettings, RerankSettings
 from vidseek_training import backbones
 from vidseek_training.captioning.provider import URL_VARIABLE
 from vidseek_training.evaluation.metrics import paired_gain
@@ -315,7 +315,7 @@ def open_first(archive: Archive, first: First) -> Searcher:
     seen = archive.seen_by("base" if first == "base" else "vidseek")
     encoder = load_encoder(seen, settings, text_only=True)
     if first == "stills":
-        return Searcher.open(seen.backend(), encoder, alias=first, merge_margin_sd=settings.merge_margin_sd)
+        return Searcher.open(seen.backend(), encoder, alias=first, settings=settings)
     return open_searcher(seen, settings, encoder)
 
 
@@ -340,7 +340,8 @@ def publish_stills(archive: Archive) -> None:
                 encoder_version=version, variant="fp32",
             )
             write_json(folder / "embeddings.json", {"encoder_version": version, "num_clips": len(clip_ids)})
-    publish(embed, archive.cut, archive.ingest, index=archive.index, alias="stills", min_recall=0.0)
+    settings = PublishSettings(min_recall=0.0)
+    publish(embed, archive.cut, archive.ingest, index=archive.index, alias="stills", settings=settings)
 
 
 def archive_with_base(archive: Archive, work: Path) -> Archive:

@@ -32,6 +32,7 @@ from vidseek_media.text.segments import Segment, read_segments
 from vidseek_retrieval.index.publish import publish
 from vidseek_retrieval.search.query import Hit, QueryInputs, SearchOptions
 from vidseek_retrieval.search.searcher import Searcher
+from vidseek_retrieval.settings import PublishSettings
 
 FIRST = 10
 """Hits that are looked at."""
@@ -63,7 +64,7 @@ def open_archive(root: Path, encoder: Encoder, *, heard: bool = False) -> Search
     speech = paths.speech if heard else paths.subtitles
     publish(
         paths.embed, paths.cut, paths.ingest, None if heard else paths.caption, {"speech": [speech], "ocr": [paths.ocr]},
-        index=root / "index", alias="heard" if heard else "clips", min_recall=0.0,
+        index=root / "index", alias="heard" if heard else "clips", settings=PublishSettings(min_recall=0.0),
     )
     return Searcher.open(root / "index", encoder, alias="heard" if heard else "clips")
 

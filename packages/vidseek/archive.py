@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from vidseek.configuration.yaml_file import Model
 from vidseek.params import Settings, load_section, load_settings
 from vidseek.paths import ArchivePaths
-from vidseek_media.errors import ArtifactError
+from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.settings import IngestSettings
 from vidseek_retrieval.settings import SearchSettings
 
@@ -83,6 +83,18 @@ class Archive(ArchivePaths):
         if not ingest.source:
             return None
         return open_source(ingest.source, base=self.root, downloads=self.downloads, settings=ingest)
+
+    def require_source(self) -> Source:
+        """Return where the videos are.
+
+        Raises:
+            ConfigError: params.yaml names nothing, or cannot be read.
+        """
+        if (source := self.source) is None:
+            raise ConfigError(
+                f"{self.params} has no ingest.source", code="source-not-set", remedy="Set it to where the videos are",
+            )
+        return source
 
     def settings(self) -> Settings:
         """Read the settings for searching and serving in params.yaml.
@@ -158,12 +170,8 @@ def open_searcher(archive: Archive, settings: SearchSettings, encoder: Encoder) 
     from vidseek_media.forgotten import ForgottenIds
     from vidseek_retrieval.search.searcher import Searcher
 
-    return Searcher.open(
-        archive.backend(), encoder, alias=archive.alias, merge_margin_sd=settings.merge_margin_sd,
-        merge_margin=settings.merge_margin, negative_weight=settings.negative_weight,
-        weights=settings.weights, evidence=settings.evidence,
-        hidden=ForgottenIds(archive.decisions),
-    )
+    hidden = ForgottenIds(archive.decisions)
+    return Searcher.open(archive.backend(), encoder, alias=archive.alias, settings=settings, hidden=hidden)
 
 
 def open_text_searcher(archive: Archive) -> Searcher:

@@ -189,6 +189,20 @@ def say(text: str, *, err: bool = False) -> None:
     typer.echo(printable(text, keep="\n"), err=err)
 
 
+def tell(content: object, text: str, *, as_json: bool) -> None:
+    """Print what came of a command: a JSON document, or lines.
+
+    Args:
+        content: What the document holds.
+        text: The lines.
+        as_json: Whether to print the document.
+    """
+    if as_json:
+        print_json(content)
+    else:
+        say(text)
+
+
 def say_wrapped(text: str, *, mark: str = "") -> None:
     """Print a paragraph, broken between words to fit the terminal; names and paths are never broken.
 

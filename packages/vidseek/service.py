@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vidseek.archive import Archive, open_text_searcher
 from vidseek.installation import SERVICE, code_root
-from vidseek_media.errors import ConfigError
+from vidseek_media.errors import ConfigError, foreign
 from vidseek_media.installing import require_module
 from vidseek_media.secret import secret
 
@@ -43,13 +43,9 @@ def require_free(host: str, port: int) -> None:
         ) from error
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+        fault = f"{host} port {port} cannot be listened at"
+        with foreign(ConfigError, fault, code="port-taken", remedy="Choose another with --port"):
             probe.bind((host, port))
-        except OSError as error:
-            raise ConfigError(
-                f"{host} port {port} cannot be listened at: {error.strerror}",
-                code="port-taken", remedy="Choose another with --port"
-            ) from error
 
 
 def require_key(host: str) -> None:
@@ -65,12 +61,11 @@ def require_key(host: str) -> None:
         )
 
 
-def require_local(host: str, *, what: str) -> None:
-    """Check that a service without a key is only reachable from this machine.
+def require_local(host: str) -> None:
+    """Check that MLflow, which has no key, is only reachable from this machine.
 
     Args:
         host: The address to listen on.
-        what: Name of the service, for the message.
 
     Raises:
         ConfigError: other machines can reach `host`, or it is not an IP address.
@@ -83,7 +78,7 @@ def require_local(host: str, *, what: str) -> None:
         ) from error
     if not is_local:
         raise ConfigError(
-            f"{host} can be reached from elsewhere, and {what} would let anybody read and change the runs",
+            f"{host} can be reached from elsewhere, and MLflow would let anybody read and change the runs",
             code="not-only-local",
             remedy="Listen at 127.0.0.1 and come by `ssh -L 5000:127.0.0.1:5000`, or by a proxy that asks for a password",
         )

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from serving.api.schema_fields import COLLECTION_PATTERN, ClipId
+from serving.api.schema_fields import COLLECTION_PATTERN, Answer, Asked, ClipId
 
-_ANSWER = ConfigDict(extra="forbid")
-_ASKED = ConfigDict(extra="forbid", frozen=True)
 RowKey = Annotated[str, Field(max_length=200, description="The key of a row of GET /v1/admin/duplicates.")]
 
 
-class Videos(BaseModel):
+class Videos(Answer):
     """What was ingested."""
-
-    model_config = _ANSWER
 
     num: int
     total_ms: int
 
 
-class RejectedRow(BaseModel):
+class RejectedRow(Answer):
     """One input that was refused."""
-
-    model_config = _ANSWER
 
     id: str
     reason: str
@@ -34,30 +28,24 @@ class RejectedRow(BaseModel):
     retryable: bool = Field(description="Whether another run may mend it with nothing changed.")
 
 
-class RejectedOf(BaseModel):
+class RejectedOf(Answer):
     """What a stage refused."""
-
-    model_config = _ANSWER
 
     stage: str
     num: int
     first: list[RejectedRow] = Field(description="The first fifty.")
 
 
-class Gate(BaseModel):
+class Gate(Answer):
     """What a gate found."""
-
-    model_config = _ANSWER
 
     name: str
     passed: bool
     failures: list[str] = Field(description="What was wanted, and how many rows are not so.")
 
 
-class Interval(BaseModel):
+class Interval(Answer):
     """A figure with its 95 % interval."""
-
-    model_config = _ANSWER
 
     value: float
     low: float | None = Field(description="None where too few videos were asked about to say: see `note`.")
@@ -66,10 +54,8 @@ class Interval(BaseModel):
     note: str | None = Field(None, description="Why there is no interval.")
 
 
-class Figure(BaseModel):
+class Figure(Answer):
     """R@1 on the test queries of a gallery."""
-
-    model_config = _ANSWER
 
     gallery: str
     num_queries: int
@@ -77,10 +63,8 @@ class Figure(BaseModel):
     adapted: Interval
 
 
-class Proof(BaseModel):
+class Proof(Answer):
     """What the adapter was proven with."""
-
-    model_config = _ANSWER
 
     num_queries: int
     num_groups: int = Field(description="Of videos.")
@@ -88,10 +72,8 @@ class Proof(BaseModel):
     alpha: float | None = Field(description="The level of the last proof; None where nothing new was put to the proof.")
 
 
-class Model(BaseModel):
+class Model(Answer):
     """The encoder bundle."""
-
-    model_config = _ANSWER
 
     encoder_version: str
     backbone: str
@@ -100,10 +82,8 @@ class Model(BaseModel):
     proof: Proof | None = Field(description="None where nothing was selected, or by an earlier version.")
 
 
-class CollectionInfo(BaseModel):
+class CollectionInfo(Answer):
     """A published collection."""
-
-    model_config = _ANSWER
 
     name: str
     num_clips: int
@@ -114,10 +94,8 @@ class CollectionInfo(BaseModel):
     is_base: bool = Field(description="Of `vidseek base`.")
 
 
-class ArchiveAnswer(BaseModel):
+class ArchiveAnswer(Answer):
     """The archive's state; what has not run yet is null or empty."""
-
-    model_config = _ANSWER
 
     videos: Videos | None
     num_clips: int | None
@@ -131,28 +109,22 @@ class ArchiveAnswer(BaseModel):
     collections: list[CollectionInfo]
 
 
-class RollbackRequest(BaseModel):
+class RollbackRequest(Asked):
     """Make the collection live that was live before."""
-
-    model_config = _ASKED
 
     live: Annotated[str, Field(
         pattern=COLLECTION_PATTERN, description="What is live now, as was seen: where it is another one, nothing is done."
     )]
 
 
-class RollbackAnswer(BaseModel):
+class RollbackAnswer(Answer):
     """The alias moved."""
-
-    model_config = _ANSWER
 
     live: str
 
 
-class Said(BaseModel):
+class Said(Answer):
     """What somebody said of a clip for a query."""
-
-    model_config = _ANSWER
 
     query: str
     clip_id: ClipId
@@ -160,52 +132,40 @@ class Said(BaseModel):
     said_at: str
 
 
-class FeedbackListAnswer(BaseModel):
+class FeedbackListAnswer(Answer):
     """What was said, the newest first."""
-
-    model_config = _ANSWER
 
     num: int = Field(description="Of all.")
     said: list[Said]
 
 
-class Nothing(BaseModel):
+class Nothing(Asked):
     """An empty object: that a body must be sent as JSON keeps other pages of a browser from asking."""
 
-    model_config = _ASKED
 
-
-class FreezeAnswer(BaseModel):
+class FreezeAnswer(Answer):
     """What was written to data/decisions/feedback.parquet."""
-
-    model_config = _ANSWER
 
     num_said: int
     num_rows: int
     num_broken: int
 
 
-class FindRequest(BaseModel):
+class FindRequest(Asked):
     """Look for near-duplicates."""
-
-    model_config = _ASKED
 
     precision: Annotated[float, Field(ge=0.5, le=0.999, allow_inf_nan=False)] = 0.95
 
 
-class ThresholdInfo(BaseModel):
+class ThresholdInfo(Answer):
     """What it is worth that these are called equal."""
-
-    model_config = _ANSWER
 
     precision: float = Field(description="Expected of the pairs that were found here.")
     recall: float = Field(description="Of made copies.")
 
 
-class DuplicateReason(BaseModel):
+class DuplicateReason(Answer):
     """How the two videos were aligned, and what differs."""
-
-    model_config = _ANSWER
 
     speed: float
     offset_ms: int = Field(description="`time * speed + offset_ms` of the video is the time of the one that it duplicates.")
@@ -216,10 +176,8 @@ class DuplicateReason(BaseModel):
     moments_ms: list[tuple[int, int]] = Field(description="Times of the two at which the same is to be seen.")
 
 
-class DuplicateRow(BaseModel):
+class DuplicateRow(Answer):
     """A span that shows what a span of another video does."""
-
-    model_config = _ANSWER
 
     key: str
     video_id: str
@@ -236,10 +194,8 @@ class DuplicateRow(BaseModel):
     decision: Literal["open", "accepted", "refused"]
 
 
-class DuplicatesAnswer(BaseModel):
+class DuplicatesAnswer(Answer):
     """What was found by the last search for near-duplicates, and what was decided of it."""
-
-    model_config = _ANSWER
 
     state: Literal["never", "running", "failed", "found"]
     problem: str = Field(description="Why it failed, or empty.")
@@ -250,28 +206,22 @@ class DuplicatesAnswer(BaseModel):
     rows: list[DuplicateRow]
 
 
-class StateAnswer(BaseModel):
+class StateAnswer(Answer):
     """It has begun."""
-
-    model_config = _ANSWER
 
     state: Literal["running"]
 
 
-class DecideRequest(BaseModel):
+class DecideRequest(Asked):
     """Which of the rows that were found are duplicates, and which are none."""
 
-    model_config = _ASKED
-
     revision: Annotated[str, Field(pattern="^[0-9a-f]{16}$", description="As was seen; another one is refused.")]
-    accept: Annotated[list[RowKey], Field(max_length=10_000, fail_fast=True)] = []
-    refuse: Annotated[list[RowKey], Field(max_length=10_000, fail_fast=True)] = []
+    accept: Annotated[list[RowKey], Field(max_length=10_000, fail_fast=True)] = Field([])
+    refuse: Annotated[list[RowKey], Field(max_length=10_000, fail_fast=True)] = Field([])
 
 
-class DecideAnswer(BaseModel):
+class DecideAnswer(Answer):
     """What is decided now. Searches follow after the next publish."""
-
-    model_config = _ANSWER
 
     revision: str
     num_accepted: int

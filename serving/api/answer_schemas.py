@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from serving.api.schema_fields import Answer
 from vidseek.archive import ModelName
 
 OwnFields = dict[str, str | int | float | list[str | int | float]]
@@ -16,10 +17,8 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
-class TextSegment(BaseModel):
+class TextSegment(Answer):
     """A text of a video."""
-
-    model_config = ConfigDict(extra="forbid")
 
     field: str = Field(description="captions, speech or ocr.")
     text: str
@@ -33,19 +32,15 @@ class Evidence(TextSegment):
     matches: list[str] = Field(description="The words of the text that matched, as they are written there.")
 
 
-class Reranked(BaseModel):
+class Reranked(Answer):
     """The second look at a hit."""
-
-    model_config = ConfigDict(extra="forbid")
 
     score: Annotated[float, Field(ge=0, le=1)] = Field(description="Of the second look. It is no probability.")
     first_rank: int = Field(description="Its place in the first ranking, from 1.")
 
 
-class RerankReport(BaseModel):
+class RerankReport(Answer):
     """What came of the second look."""
-
-    model_config = ConfigDict(extra="forbid")
 
     is_done: bool = Field(description="False where the first ranking stands.")
     reason: str = Field(description="Why it stands, or why some hits have no score; often empty.")
@@ -56,10 +51,8 @@ class RerankReport(BaseModel):
     seconds: float
 
 
-class Hit(BaseModel):
+class Hit(Answer):
     """A moment."""
-
-    model_config = ConfigDict(extra="forbid")
 
     video_id: str
     start_ms: int
@@ -81,10 +74,8 @@ class Hit(BaseModel):
     ))
 
 
-class SearchAnswer(BaseModel):
+class SearchAnswer(Answer):
     """One page of hits, best first."""
-
-    model_config = ConfigDict(extra="forbid")
 
     encoder_version: str
     collection: str
@@ -95,10 +86,8 @@ class SearchAnswer(BaseModel):
     )
 
 
-class ModelInfo(BaseModel):
+class ModelInfo(Answer):
     """A model that queries may ask for, as clients of OpenAI's API expect it, and with what it searches."""
-
-    model_config = ConfigDict(extra="forbid")
 
     id: ModelName
     object: Literal["model"] = "model"
@@ -114,19 +103,15 @@ class ModelInfo(BaseModel):
     ))
 
 
-class ModelsAnswer(BaseModel):
+class ModelsAnswer(Answer):
     """The live model, and the base where it is published."""
-
-    model_config = ConfigDict(extra="forbid")
 
     object: Literal["list"] = "list"
     data: list[ModelInfo]
 
 
-class EmbedAnswer(BaseModel):
+class EmbedAnswer(Answer):
     """One unit vector for each item, in order."""
-
-    model_config = ConfigDict(extra="forbid")
 
     encoder_version: str = Field(description="Vectors of another one cannot be compared with these.")
     variant: str = Field(description="The precision in which they were made.")
@@ -134,29 +119,23 @@ class EmbedAnswer(BaseModel):
     embeddings: list[list[float]] | list[str]
 
 
-class OneEmbedding(BaseModel):
+class OneEmbedding(Answer):
     """The unit vector of one text."""
-
-    model_config = ConfigDict(extra="forbid")
 
     object: Literal["embedding"] = "embedding"
     index: int
     embedding: list[float] | str
 
 
-class Usage(BaseModel):
+class Usage(Answer):
     """Tokens that were read."""
-
-    model_config = ConfigDict(extra="forbid")
 
     prompt_tokens: int
     total_tokens: int
 
 
-class EmbeddingsAnswer(BaseModel):
+class EmbeddingsAnswer(Answer):
     """What clients of OpenAI's API expect."""
-
-    model_config = ConfigDict(extra="forbid")
 
     object: Literal["list"] = "list"
     data: list[OneEmbedding]
@@ -164,10 +143,8 @@ class EmbeddingsAnswer(BaseModel):
     usage: Usage
 
 
-class ClipAnswer(BaseModel):
+class ClipAnswer(Answer):
     """A clip of the live index."""
-
-    model_config = ConfigDict(extra="forbid")
 
     clip_id: str
     video_id: str
@@ -184,10 +161,8 @@ class ClipAnswer(BaseModel):
     fields: OwnFields = Field(description="Its declared fields; those without a value are left out.")
 
 
-class FeedbackAnswer(BaseModel):
+class FeedbackAnswer(Answer):
     """It was written down."""
-
-    model_config = ConfigDict(extra="forbid")
 
     said_at: str
 

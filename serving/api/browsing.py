@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Query
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from serving.api.answer_schemas import ModelInfo, ModelsAnswer, TextSegment
 from serving.api.routes import THUMBNAIL_HEADERS, ClipInPath, refusals
+from serving.api.schema_fields import Answer
 from serving.engine import LIVE, Engine
 from serving.inputs.media import ClipGone
 from vidseek_media.fields.declared import FieldKind
@@ -22,37 +23,29 @@ from vidseek_retrieval.search.browse import MAX_NEIGHBOURS, ClipUnknown, FieldFa
 MAX_STRIP = 16
 
 
-class FacetValue(BaseModel):
+class FacetValue(Answer):
     """A value of a field."""
-
-    model_config = ConfigDict(extra="forbid")
 
     value: str
     num_clips: int
 
 
-class Lengths(BaseModel):
+class Lengths(Answer):
     """The shortest and the longest video."""
-
-    model_config = ConfigDict(extra="forbid")
 
     least: int
     greatest: int
 
 
-class Times(BaseModel):
+class Times(Answer):
     """The first and the last time that a video was published, RFC 3339."""
-
-    model_config = ConfigDict(extra="forbid")
 
     least: str
     greatest: str
 
 
-class OwnFieldFacet(BaseModel):
+class OwnFieldFacet(Answer):
     """The values of a declared field."""
-
-    model_config = ConfigDict(extra="forbid")
 
     kind: FieldKind
     many: bool = Field(description="Whether a clip has a list of values.")
@@ -61,10 +54,8 @@ class OwnFieldFacet(BaseModel):
     greatest: str | int | float | None
 
 
-class FacetsAnswer(BaseModel):
+class FacetsAnswer(Answer):
     """By what a search over the live index can be narrowed."""
-
-    model_config = ConfigDict(extra="forbid")
 
     collection: str
     num_clips: int
@@ -75,29 +66,23 @@ class FacetsAnswer(BaseModel):
     fields: dict[str, OwnFieldFacet] = Field(description="Declared fields that a filter may name.")
 
 
-class Neighbour(BaseModel):
+class Neighbour(Answer):
     """A clip of the same video."""
-
-    model_config = ConfigDict(extra="forbid")
 
     clip_id: str
     start_ms: int
     end_ms: int
 
 
-class NeighboursAnswer(BaseModel):
+class NeighboursAnswer(Answer):
     """The clip and those before and after it, in order of time; none overlaps another."""
-
-    model_config = ConfigDict(extra="forbid")
 
     video_id: str
     clips: list[Neighbour]
 
 
-class TranscriptAnswer(BaseModel):
+class TranscriptAnswer(Answer):
     """What is said and what stands on the screen in a video, in order of time."""
-
-    model_config = ConfigDict(extra="forbid")
 
     video_id: str
     segments: list[TextSegment]

@@ -10,10 +10,10 @@ from urllib.parse import quote
 
 from fastapi import FastAPI, Query, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from serving.api.routes import ClipInPath, body_of, refusals
-from serving.api.schema_fields import MAX_ITEMS, ClipId
+from serving.api.schema_fields import MAX_ITEMS, Answer, Asked, ClipId
 from serving.engine import Engine
 from serving.http.bodies import read_body
 from serving.inputs.media import ClipGone
@@ -33,20 +33,18 @@ AT_ONCE = 4
 Milliseconds = Annotated[int, Field(ge=0, le=MAX_MS)]
 
 
-class ExportedMoment(BaseModel):
+class ExportedMoment(Asked):
     """A moment of a timeline."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     clip_id: ClipId
     start_ms: Milliseconds | None = Field(None, description="Of the hit; the clip's own without it.")
     end_ms: Milliseconds | None = Field(None, description="Exclusive.")
 
 
-class ExportRequest(BaseModel):
+class ExportRequest(Asked):
     """Moments to write for an editor."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [{
+    model_config = ConfigDict(json_schema_extra={"examples": [{
         "format": "otio", "moments": [{"clip_id": "1157d38b-4691-5e61-ba0c-ad2b11241343", "start_ms": 0, "end_ms": 1500}],
         "handles": "12f",
     }]})
@@ -62,20 +60,16 @@ class ExportRequest(BaseModel):
     )
 
 
-class MomentLeftOut(BaseModel):
+class MomentLeftOut(Answer):
     """A moment that is not in the timeline."""
-
-    model_config = ConfigDict(extra="forbid")
 
     clip_id: str
     reason: str
     code: str
 
 
-class ExportAnswer(BaseModel):
+class ExportAnswer(Answer):
     """A file for an editor, and what is to be known of it."""
-
-    model_config = ConfigDict(extra="forbid")
 
     file_name: str
     media_type: str

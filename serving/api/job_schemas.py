@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-_ANSWER = ConfigDict(extra="forbid")
+from serving.api.schema_fields import Answer, Asked
+
 State = Literal["queued", "running", "done", "rejected", "failed", "cancelled"]
 JOB_ID_PATTERN = "^[0-9a-f]{20}$"
 VIDEO_ID_PATTERN = "^[0-9a-f]{32}$"
 
 
-class AddRequest(BaseModel):
+class AddRequest(Asked):
     """A video that lies elsewhere: exactly one of both."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: Annotated[str | None, Field(max_length=2000, description="Of a host in serve.url_hosts.")] = None
     path: Annotated[str | None, Field(max_length=4000, description="Of a file that lies below ingest.source.")] = None
@@ -27,20 +26,16 @@ class AddRequest(BaseModel):
         return self
 
 
-class JobFault(BaseModel):
+class JobFault(Answer):
     """Why a job was rejected or failed."""
-
-    model_config = _ANSWER
 
     code: str = Field(description="Of docs/errors.md.")
     message: str
     remedy: str
 
 
-class JobAnswer(BaseModel):
+class JobAnswer(Answer):
     """A job: a video that is added or taken out, or a run because the source changed."""
-
-    model_config = _ANSWER
 
     id: str
     kind: Literal["add", "remove", "scan"]
@@ -62,10 +57,8 @@ class JobAnswer(BaseModel):
     seconds: float | None
 
 
-class JobsAnswer(BaseModel):
+class JobsAnswer(Answer):
     """Jobs, the newest first."""
-
-    model_config = _ANSWER
 
     jobs: list[JobAnswer]
     total: int = Field(description="Of all that are kept, in the states that were asked for.")
@@ -73,10 +66,8 @@ class JobsAnswer(BaseModel):
     is_watched: bool = Field(description="Whether `vidseek watch` runs; without it nobody works on the queue.")
 
 
-class RemovalAnswer(BaseModel):
+class RemovalAnswer(Answer):
     """No answer shows the video any more. The job takes it out of tables, frames and index."""
-
-    model_config = _ANSWER
 
     video_id: str
     forgotten: Literal[True]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Query, Request
@@ -56,15 +56,15 @@ class Jobs:
     """
 
     def __init__(self, archive: Archive, engine: Engine) -> None:
-        self._archive = archive
-        self._engine = engine
-        self._queue = Queue(archive)
+        self.archive = archive
+        self.engine = engine
+        self.queue = Queue(archive)
         self._num_uploads = 0
 
     @property
     def max_upload_bytes(self) -> int:
         """Of one video."""
-        return self._queue.settings.max_upload_mb * 2**20
+        return self.queue.settings.max_upload_mb * 2**20
 
     async def upload(self, request: Request) -> Job:
         """Receive a video, and queue it.
@@ -76,7 +76,7 @@ class Jobs:
             ConfigError: no video can be put into the source.
             JobQueueFull: too many jobs wait.
         """
-        if self._num_uploads >= self._queue.settings.max_uploads:
+        if self._num_uploads >= self.queue.settings.max_uploads:
             raise Busy(
                 f"{self._num_uploads} videos are being uploaded already", code="too-many-uploads",
                 remedy="Try again when one of them has ended",
@@ -92,85 +92,33 @@ class Jobs:
         finally:
             self._num_uploads -= 1
 
-    async def add(self, asked: AddRequest) -> Job:
-        """Queue a video that lies elsewhere. Raises as `Queue.add_url` and `Queue.add_path`."""
-        if asked.url is not None:
-            url = asked.url
-            return await self._away(lambda: self._queue.add_url(url))
-        return await self._away(lambda: self._queue.add_path(asked.path or ""))
-
-    async def remove(self, video_id: str) -> dict[str, Any]:
-        """Decide that a video is forgotten: from now on no answer shows it. A job does the rest.
-
-        Raises:
-            VideoGone: there is none, or it is forgotten already.
-        """
-        return await self._away(lambda: self._remove(video_id))
-
     async def publish(self, name: str) -> None:
         """Queue a run that publishes what people decided, unless one waits. A full queue has runs enough.
 
         Args:
             name: Of the job, for people.
         """
-        await self._away(lambda: self._publish(name))
-
-    async def page(self, *, limit: int, offset: int, states: list[State]) -> dict[str, Any]:
-        """Return jobs, the newest first."""
-        found, total = await self._away(lambda: self._queue.table.list_jobs(limit=limit, offset=offset, states=states))
-        is_watched = await self._away(lambda: watcher_of(self._archive)) is not None
-        return {
-            "jobs": [job.to_json() for job in found], "total": total, "is_watched": is_watched,
-            "max_upload_mb": self._queue.settings.max_upload_mb,
-        }
-
-    async def get(self, job_id: str) -> Job:
-        """Return a job. Raises JobGone."""
-        return await self._away(lambda: self._queue.table.get(job_id))
-
-    async def retry(self, job_id: str) -> Job:
-        """Put a job into the queue again. Raises JobGone, JobState."""
-        return await self._away(lambda: self._queue.table.retry(job_id))
-
-    async def cancel(self, job_id: str) -> Job:
-        """Take a job out of the queue. Raises JobGone, JobState."""
-        return await self._away(lambda: self._queue.table.cancel(job_id))
+        await self.engine.in_thread(lambda: self._publish(name))
 
     async def _receive(self, request: Request) -> Job:
-        await self._away(lambda: Destination.of(self._archive, self._queue.settings))
-        await self._away(self._queue.has_room)
+        await self.engine.in_thread(lambda: Destination.of(self.archive, self.queue.settings))
+        await self.engine.in_thread(self.queue.has_room)
         declared = request.headers.get("content-length", "")
         size = int(declared) if declared.isdigit() and len(declared) < 20 else 0
-        await self._away(lambda: require_room(self._archive.jobs, size))
+        await self.engine.in_thread(lambda: require_room(self.archive.jobs, size))
         job_id = new_id()
-        path = self._queue.file_of(job_id)
+        path = self.queue.file_of(job_id)
         name = await receive_video(request, path, max_bytes=self.max_upload_bytes, check_name=check_name)
         # The file has a job, or is removed, also where nobody waits for the answer any more.
-        queued = asyncio.ensure_future(self._away(lambda: self._queue.add_copy(job_id, name, origin="upload")))
-        job: Job = await asyncio.shield(queued)
-        return job
-
-    def _remove(self, video_id: str) -> dict[str, Any]:
-        try:
-            if video_id in read_forgotten(self._archive.decisions).video_ids:
-                raise VideoGone(f"{video_id} is forgotten already", remedy="`vidseek forget --undo` takes it back")
-            plan = plan_forget(self._archive, video_id)
-        except (ArtifactError, VideoGone):
-            raise
-        except InputRejected as error:
-            raise VideoGone.of(video_id) from error
-        decide_forgotten(self._archive, plan)
-        job = self._queue.add_removal(video_id, plan.video.uris[0])
-        kept = list(plan.video.uris) if plan.kept else []
-        return {"video_id": video_id, "forgotten": True, "kept": kept, "job": job.to_json()}
+        queued = asyncio.ensure_future(
+            self.engine.in_thread(lambda: self.queue.add_copy(job_id, name, origin="upload"))
+        )
+        return await asyncio.shield(queued)
 
     def _publish(self, name: str) -> None:
-        if not self._queue.table.queued(limit=1):  # any run publishes
+        if not self.queue.table.queued(limit=1):  # any run publishes
             with suppress(JobQueueFull):
-                self._queue.add_scan(name)
-
-    async def _away(self, work: Callable[[], Any]) -> Any:
-        return await self._engine.in_thread(work)
+                self.queue.add_scan(name)
 
 
 def add_jobs(app: FastAPI, jobs: Jobs) -> None:
@@ -180,6 +128,7 @@ def add_jobs(app: FastAPI, jobs: Jobs) -> None:
 
 
 def _add_videos(app: FastAPI, jobs: Jobs) -> None:
+    engine, queue = jobs.engine, jobs.queue
     file = {"type": "string", "format": "binary", "description": f"Of at most {jobs.max_upload_bytes // 2**20} MB."}
     body = body_of(AddRequest)
     body["requestBody"]["content"]["multipart/form-data"] = {
@@ -197,7 +146,9 @@ def _add_videos(app: FastAPI, jobs: Jobs) -> None:
         """
         kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
         if kind == "application/json":
-            job = await jobs.add(await read_body(request, AddRequest))
+            asked = await read_body(request, AddRequest)
+            add = partial(queue.add_path, asked.path or "") if asked.url is None else partial(queue.add_url, asked.url)
+            job = await engine.in_thread(add)
         else:
             job = await jobs.upload(request)
         return JSONResponse(job.to_json(), status_code=202, headers={"Location": f"/v1/jobs/{job.id}"})
@@ -207,10 +158,32 @@ def _add_videos(app: FastAPI, jobs: Jobs) -> None:
         video_id: Annotated[str, Path(pattern=VIDEO_ID_PATTERN, description="As hits name it.")]
     ) -> dict[str, Any]:
         """Forget a video, as `vidseek forget` does: no answer shows it from now on. Its file in the source stays."""
-        return await jobs.remove(video_id)
+        return await engine.in_thread(lambda: _forget(jobs.archive, queue, video_id))
+
+
+def _forget(archive: Archive, queue: Queue, video_id: str) -> dict[str, Any]:
+    """Decide that a video is forgotten: from now on no answer shows it. A job does the rest.
+
+    Raises:
+        VideoGone: there is none, or it is forgotten already.
+    """
+    try:
+        if video_id in read_forgotten(archive.decisions).video_ids:
+            raise VideoGone(f"{video_id} is forgotten already", remedy="`vidseek forget --undo` takes it back")
+        plan = plan_forget(archive, video_id)
+    except (ArtifactError, VideoGone):
+        raise
+    except InputRejected as error:
+        raise VideoGone.of(video_id) from error
+    decide_forgotten(archive, plan)
+    job = queue.add_removal(video_id, plan.video.uris[0])
+    kept = list(plan.video.uris) if plan.kept else []
+    return {"video_id": video_id, "forgotten": True, "kept": kept, "job": job.to_json()}
 
 
 def _add_listing(app: FastAPI, jobs: Jobs) -> None:
+    engine, table = jobs.engine, jobs.queue.table
+
     @app.get("/v1/jobs", response_model=JobsAnswer, responses=refusals(422, 504))
     async def list_jobs(
         limit: Annotated[int, Query(ge=1, le=MAX_JOBS)] = 50,
@@ -218,12 +191,17 @@ def _add_listing(app: FastAPI, jobs: Jobs) -> None:
         state: Annotated[list[State] | None, Query(description="Only these; repeat it for several.", max_length=6)] = None,
     ) -> dict[str, Any]:
         """Return the jobs, the newest first. Those that ended long ago are no longer kept."""
-        return await jobs.page(limit=limit, offset=offset, states=state or [])
+        found, total = await engine.in_thread(lambda: table.list_jobs(limit=limit, offset=offset, states=state or []))
+        is_watched = await engine.in_thread(lambda: watcher_of(jobs.archive)) is not None
+        return {
+            "jobs": [job.to_json() for job in found], "total": total, "is_watched": is_watched,
+            "max_upload_mb": jobs.queue.settings.max_upload_mb,
+        }
 
     @app.get("/v1/jobs/{job_id}", response_model=JobAnswer, responses=refusals(404, 422, 504))
     async def get_job(job_id: JobInPath) -> dict[str, Any]:
         """Return one job: its state, its progress, what came of it."""
-        return (await jobs.get(job_id)).to_json()
+        return (await engine.in_thread(lambda: table.get(job_id))).to_json()
 
     @app.post(
         "/v1/jobs/{job_id}/retry", response_model=JobAnswer, status_code=202, openapi_extra=body_of(Nothing),
@@ -232,9 +210,9 @@ def _add_listing(app: FastAPI, jobs: Jobs) -> None:
     async def retry_job(job_id: JobInPath, request: Request) -> dict[str, Any]:
         """Put a job that failed, died or was cancelled into the queue again."""
         await read_body(request, Nothing)
-        return (await jobs.retry(job_id)).to_json()
+        return (await engine.in_thread(lambda: table.retry(job_id))).to_json()
 
     @app.delete("/v1/jobs/{job_id}", response_model=JobAnswer, responses=refusals(404, 409, 422, 504))
     async def cancel_job(job_id: JobInPath) -> dict[str, Any]:
         """Take a job that waits out of the queue. One that runs goes on to its end."""
-        return (await jobs.cancel(job_id)).to_json()
+        return (await engine.in_thread(lambda: table.cancel(job_id))).to_json()

@@ -13,6 +13,7 @@ from serving.api.schema_fields import (
     MAX_OFFSET,
     MAX_WORD,
     SOME_ITEMS,
+    Asked,
     ClipId,
     Encoding,
     File,
@@ -36,7 +37,7 @@ SearchField = Annotated[str, Field(json_schema_extra={"enum": list(FIELDS)}, max
 
 
 def _taking(*examples: dict[str, Any]) -> ConfigDict:
-    return ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": list(examples)})
+    return ConfigDict(json_schema_extra={"examples": list(examples)})
 
 
 def _former(name: str, *, alias: str | None = None) -> Any:
@@ -47,7 +48,7 @@ def _former(name: str, *, alias: str | None = None) -> Any:
 def _vector_weights() -> type[BaseModel]:
     fields: dict[str, Any] = dict.fromkeys(vector_names(), (Weight, 0.0))
     return create_model(
-        "VectorWeights", __config__=ConfigDict(extra="forbid", frozen=True), **fields,
+        "VectorWeights", __base__=Asked, **fields,
         __doc__="How much each vector of a clip counts: one alone ranks by its cosine, several are fused by rank.",
     )
 
@@ -96,11 +97,11 @@ Filters = Annotated[dict[str, Any], Field(max_length=16), AfterValidator(_bounde
 })]
 
 
-class SearchRequest(BaseModel):
+class SearchRequest(Asked):
     """What to look for: text, image, clip or clip_id; several of them, and lists of them, are looked for together."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True, json_schema_extra={"examples": [
+        validate_by_name=True, validate_by_alias=True, json_schema_extra={"examples": [
             {"text": "a dog runs to the left", "limit": 5},
             {"image": _PICTURE},
             {"clip_id": _CLIP_ID, "limit": 20},
@@ -169,7 +170,7 @@ class SearchRequest(BaseModel):
         return (*self.negative_clip_id, *self.not_clip_id)
 
 
-class EmbedTexts(BaseModel):
+class EmbedTexts(Asked):
     """Texts to vectors."""
 
     model_config = _taking({"texts": ["a dog runs to the left"]}, {"texts": ["red", "blue"], "encoding": "base64"})
@@ -178,7 +179,7 @@ class EmbedTexts(BaseModel):
     encoding: Encoding = "float"
 
 
-class EmbeddingsRequest(BaseModel):
+class EmbeddingsRequest(Asked):
     """What clients of OpenAI's API send for embeddings, in words only."""
 
     model_config = _taking({"model": "vidseek", "input": ["a dog runs to the left"]})
@@ -196,7 +197,7 @@ class EmbeddingsRequest(BaseModel):
     user: Annotated[str, Field(max_length=1000)] | None = Field(None, description="Not looked at.")
 
 
-class EmbedImages(BaseModel):
+class EmbedImages(Asked):
     """Pictures to vectors."""
 
     model_config = _taking({"images": [_PICTURE], "encoding": "base64"})
@@ -205,7 +206,7 @@ class EmbedImages(BaseModel):
     encoding: Encoding = "float"
 
 
-class EmbedClips(BaseModel):
+class EmbedClips(Asked):
     """Short video files to vectors."""
 
     model_config = _taking({"clips": ["AAAAIGZ0eXA="]})
@@ -214,7 +215,7 @@ class EmbedClips(BaseModel):
     encoding: Encoding = "float"
 
 
-class FeedbackRequest(BaseModel):
+class FeedbackRequest(Asked):
     """Whether a clip is what a query was looking for."""
 
     model_config = _taking({"query": "a dog runs to the left", "clip_id": _CLIP_ID, "relevant": True})

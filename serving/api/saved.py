@@ -10,10 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from serving.api.request_schemas import Filters, SearchField
 from serving.api.routes import body_of, refusals
-from serving.api.schema_fields import ClipId, OneOrMore, Text, Url
+from serving.api.schema_fields import Asked, ClipId, OneOrMore, Text, Url
 from serving.engine import Engine
 from serving.http.bodies import read_body
-from serving.model import Opened
 from vidseek.archive import Archive
 from vidseek.saved.feeds import MEDIA_TYPES, atom_feed, json_feed
 from vidseek.saved.listing import list_saved, newest, newest_moments
@@ -26,11 +25,11 @@ SHOWN = 10
 SavedInPath = Annotated[str, Path(pattern=r"^[0-9a-f]{20}$", description="As GET /v1/saved has it.")]
 
 
-class SaveRequest(BaseModel):
+class SaveRequest(Asked):
     """A search to save. Texts and clips are looked for together, as POST /v1/search does."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True, json_schema_extra={"examples": [
+        validate_by_name=True, validate_by_alias=True, json_schema_extra={"examples": [
             {"text": "a crane lifts a container", "min_confidence": 0.3, "name": "cranes"},
             {"text": '"white van"', "in": ["speech", "ocr"], "webhook": "https://hooks.example/vidseek"},
         ]},
@@ -97,52 +96,14 @@ class RemovedAnswer(BaseModel):
     removed: str
 
 
-class Saved:
-    """What these routes ask of an archive.
+def add_saved(app: FastAPI, archive: Archive, engine: Engine) -> None:
+    """Put the routes of this module into `app`.
 
     Args:
+        app: The application.
         archive: The archive.
         engine: For its threads, its model and its index.
     """
-
-    def __init__(self, archive: Archive, engine: Engine) -> None:
-        self.archive = archive
-        self.engine = engine
-
-    async def save(self, asked: SaveRequest) -> dict[str, Any]:
-        """Save a search. Raises InputRejected, ConfigError and NotReady."""
-
-        async def work(opened: Opened) -> Any:
-            return await self.engine.in_thread(lambda: save_search(
-                self.archive, asked.query, opened.searcher, name=asked.name, webhook=asked.webhook,
-            ))
-
-        saved = await self.engine.live.answer(work)
-        return await self.newest(saved.id)
-
-    async def newest(self, search_id: str) -> dict[str, Any]:
-        """Return a search with its moments. Raises SavedGone."""
-        return await self.engine.in_thread(lambda: newest(self.archive, search_id))
-
-    async def all(self) -> dict[str, Any]:
-        """Return all searches."""
-        return {"saved": await self.engine.in_thread(lambda: list_saved(self.archive, most=SHOWN))}
-
-    async def remove(self, search_id: str) -> dict[str, Any]:
-        """Remove a search. Raises SavedGone."""
-        await self.engine.in_thread(lambda: SavedTable(self.archive.saved).remove(search_id))
-        return {"removed": search_id}
-
-    async def feed(self, search_id: str, kind: Literal["atom", "json"]) -> Response:
-        """Return the feed of a search. Raises SavedGone."""
-        search, moments = await self.engine.in_thread(lambda: newest_moments(self.archive, search_id))
-        if kind == "json":
-            return JSONResponse(json_feed(search, moments), media_type=MEDIA_TYPES[kind])
-        return Response(atom_feed(search, moments), media_type=MEDIA_TYPES[kind])
-
-
-def add_saved(app: FastAPI, saved: Saved) -> None:
-    """Put the routes of this module into `app`."""
 
     @app.post(
         "/v1/saved", response_model=SavedAnswer, status_code=201, openapi_extra=body_of(SaveRequest),
@@ -150,26 +111,34 @@ def add_saved(app: FastAPI, saved: Saved) -> None:
     )
     async def save(request: Request) -> dict[str, Any]:
         """Save a search: what later publishes bring for it is listed, in its feed, and sent to its webhook."""
-        return await saved.save(await read_body(request, SaveRequest))
+        asked = await read_body(request, SaveRequest)
+        saved = await engine.live.answer(lambda opened: engine.in_thread(
+            lambda: save_search(archive, asked.query, opened.searcher, name=asked.name, webhook=asked.webhook)
+        ))
+        return await engine.in_thread(lambda: newest(archive, saved.id))
 
     @app.get("/v1/saved", response_model=SavedListAnswer)
     async def list_all() -> dict[str, Any]:
         """List the saved searches, each with its newest moments."""
-        return await saved.all()
+        return {"saved": await engine.in_thread(lambda: list_saved(archive, most=SHOWN))}
 
     @app.get("/v1/saved/{saved_id}", response_model=SavedAnswer, responses=refusals(404, 422))
     async def look(saved_id: SavedInPath) -> dict[str, Any]:
         """Return a saved search with what was new for it."""
-        return await saved.newest(saved_id)
+        return await engine.in_thread(lambda: newest(archive, saved_id))
 
     @app.delete("/v1/saved/{saved_id}", response_model=RemovedAnswer, responses=refusals(404, 422))
     async def remove(saved_id: SavedInPath) -> dict[str, Any]:
         """Remove a saved search with its moments; what was not sent yet is not sent any more."""
-        return await saved.remove(saved_id)
+        await engine.in_thread(lambda: SavedTable(archive.saved).remove(saved_id))
+        return {"removed": saved_id}
 
     feed_of: Any = {200: {"content": {each: {} for each in MEDIA_TYPES.values()}}}
 
     @app.get("/v1/saved/{saved_id}/feed.{kind}", response_class=Response, responses={**feed_of, **refusals(404, 422)})
     async def feed(saved_id: SavedInPath, kind: Literal["atom", "json"]) -> Response:
         """Return what was new as a feed: Atom, or JSON Feed 1.1."""
-        return await saved.feed(saved_id, kind)
+        search, moments = await engine.in_thread(lambda: newest_moments(archive, saved_id))
+        if kind == "json":
+            return JSONResponse(json_feed(search, moments), media_type=MEDIA_TYPES[kind])
+        return Response(atom_feed(search, moments), media_type=MEDIA_TYPES[kind])

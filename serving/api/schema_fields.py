@@ -1,4 +1,4 @@
-"""Types and limits of fields that the API's requests and answers share."""
+"""Base classes, and types and limits of fields, that the API's requests and answers share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import binascii
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, WithJsonSchema
 from pydantic_core import CoreSchema
 
 COLLECTION_PATTERN = r"^clips-[0-9a-f]{16}-[0-9a-f]{1,64}$"
@@ -24,6 +24,18 @@ MAX_FILTER_VALUES = 1000
 MAX_OFFSET = 10_000_000
 LIMITS = "x-limit"
 """Key in a schema: the setting that limits characters or items. The OpenAPI document shows its value."""
+
+
+class Answer(BaseModel):
+    """What a route gives: no other fields than these."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Asked(BaseModel):
+    """What a route takes: no other fields than these, and it does not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def _decoded(value: object) -> object:

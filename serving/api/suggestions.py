@@ -6,9 +6,10 @@ from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from serving.api.routes import ClipInPath, body_of, refusals
+from serving.api.schema_fields import Answer, Asked
 from serving.engine import Engine
 from serving.http.bodies import read_body
 from vidseek.actions.suggestions import (
@@ -24,10 +25,8 @@ from vidseek_media.text.written_captions import MAX_CAPTION, MAX_WHO
 NumInQuery = Annotated[int, Query(ge=1, le=MAX_NUM, description="At most.")]
 
 
-class SuggestedClip(BaseModel):
+class SuggestedClip(Answer):
     """A clip to caption."""
-
-    model_config = ConfigDict(extra="forbid")
 
     clip_id: str
     video_id: str
@@ -39,10 +38,8 @@ class SuggestedClip(BaseModel):
     distance: float = Field(description="To the nearest clip that is taught or suggested before, in standard deviations.")
 
 
-class SuggestedCaptions(BaseModel):
+class SuggestedCaptions(Answer):
     """Clips to caption, the best first, and from how many they were chosen."""
-
-    model_config = ConfigDict(extra="forbid")
 
     suggestions: list[SuggestedClip]
     num_clips: int = Field(description="Published ones that were looked at.")
@@ -53,10 +50,8 @@ class SuggestedCaptions(BaseModel):
     num_taught: int = Field(description="Clips that training captions speak of.")
 
 
-class SuggestedQuestion(BaseModel):
+class SuggestedQuestion(Answer):
     """A hit to judge: POST /v1/feedback takes the answer, with `text` as the query."""
-
-    model_config = ConfigDict(extra="forbid")
 
     text: str
     clip_id: str
@@ -67,27 +62,21 @@ class SuggestedQuestion(BaseModel):
     confidence: float
 
 
-class SuggestedQuestions(BaseModel):
+class SuggestedQuestions(Answer):
     """Hits to judge, those first that may as well be right as wrong."""
-
-    model_config = ConfigDict(extra="forbid")
 
     questions: list[SuggestedQuestion]
 
 
-class CaptionRequest(BaseModel):
+class CaptionRequest(Asked):
     """What is seen in a clip."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     text: Annotated[str, Field(max_length=MAX_CAPTION, description="Empty takes back what the same person wrote of it.")]
     who: Annotated[str, Field(max_length=MAX_WHO, description="Whose words they are.")] = ""
 
 
-class CaptionAnswer(BaseModel):
+class CaptionAnswer(Answer):
     """A caption that was written down. The next `dvc repro` trains with it, if its video is one of training."""
-
-    model_config = ConfigDict(extra="forbid")
 
     video_id: str
     start_ms: int
@@ -97,37 +86,14 @@ class CaptionAnswer(BaseModel):
     written_at: str
 
 
-class Suggesting:
-    """What these routes ask of an archive.
+def add_suggestions(app: FastAPI, archive: Archive, engine: Engine) -> None:
+    """Put the routes of this module into `app`.
 
     Args:
+        app: The application.
         archive: The archive.
         engine: For its threads and its index.
     """
-
-    def __init__(self, archive: Archive, engine: Engine) -> None:
-        self._archive = archive
-        self._engine = engine
-
-    async def captions(self, num: int) -> dict[str, Any]:
-        """Return the clips to caption. Raises NotReady."""
-        return asdict(await self._engine.on_archive(lambda: suggest_captions(self._archive, num)))
-
-    async def questions(self, num: int) -> dict[str, Any]:
-        """Return the hits to judge. Raises NotReady."""
-        found = await self._engine.live.answer(lambda opened: self._engine.in_thread(
-            lambda: suggest_judgements(self._archive, opened.searcher, num)
-        ))
-        return {"questions": [asdict(each) for each in found]}
-
-    async def write(self, clip_id: str, asked: CaptionRequest) -> dict[str, Any]:
-        """Write a caption of a clip down. Raises ClipGone, InputRejected, NotReady."""
-        known = (await self._engine.clip(clip_id)).clip_id
-        return asdict(await self._engine.on_archive(lambda: write_caption(self._archive, known, asked.text, who=asked.who)))
-
-
-def add_suggestions(app: FastAPI, suggesting: Suggesting) -> None:
-    """Put the routes of this module into `app`."""
 
     @app.get(
         "/v1/admin/suggestions", response_model=SuggestedCaptions | SuggestedQuestions, responses=refusals(422, 504)
@@ -138,7 +104,12 @@ def add_suggestions(app: FastAPI, suggesting: Suggesting) -> None:
         limit: NumInQuery = DEFAULT_NUM,
     ) -> dict[str, Any]:
         """Return what the next training would gain most from."""
-        return await (suggesting.captions if kind == "captions" else suggesting.questions)(limit)
+        if kind == "captions":
+            return asdict(await engine.on_archive(lambda: suggest_captions(archive, limit)))
+        found = await engine.live.answer(lambda opened: engine.in_thread(
+            lambda: suggest_judgements(archive, opened.searcher, limit)
+        ))
+        return {"questions": [asdict(each) for each in found]}
 
     @app.post(
         "/v1/clips/{clip_id}/captions", response_model=CaptionAnswer, status_code=201,
@@ -146,4 +117,6 @@ def add_suggestions(app: FastAPI, suggesting: Suggesting) -> None:
     )
     async def caption_clip(request: Request, clip_id: ClipInPath) -> dict[str, Any]:
         """Write down what is seen in a clip."""
-        return await suggesting.write(clip_id, await read_body(request, CaptionRequest))
+        asked = await read_body(request, CaptionRequest)
+        known = (await engine.clip(clip_id)).clip_id
+        return asdict(await engine.on_archive(lambda: write_caption(archive, known, asked.text, who=asked.who)))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from serving.api.job_schemas import VIDEO_ID_PATTERN
 from serving.api.jobs import Jobs
 from serving.api.routes import ClipInPath, refusals
+from serving.api.schema_fields import Answer
 from serving.engine import Engine
 from serving.inputs.media import VideoGone
 from vidseek.actions.tags import Target, decide_tags, list_tags, target_of_video
@@ -23,10 +24,8 @@ VideoInPath = Annotated[str, Path(pattern=VIDEO_ID_PATTERN, description="As hits
 WhoInQuery = Annotated[str, Query(max_length=MAX_KEYWORD, description="Whose word it is.")]
 
 
-class TagAnswer(BaseModel):
+class TagAnswer(Answer):
     """A decision on a tag. Searches filter by it after the next publish."""
-
-    model_config = ConfigDict(extra="forbid")
 
     video_id: str
     start_ms: int | None = Field(description="Null with end_ms for the whole video.")

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,11 @@ from PIL import Image
 from serving.batcher import QueueFull
 from serving.http.clients import current_client
 from serving.inputs.pool import Pool, Task
-from serving.inputs.uploads import MODULES, cut_span, decode_clip, decode_image, decode_strip, locate
+from serving.inputs.uploads import MODULES, cut_span, decode_clip, decode_strip, locate
 from serving.metrics import Metrics
 from serving.model import Frames
 from vidseek.settings import PoolSettings, ServeSettings
+from vidseek_media.decoding.pictures import MAX_SIDE_PX, decode_picture
 from vidseek_media.decoding.sandbox import Confinement, in_force
 from vidseek_media.decoding.worker_process import Job
 from vidseek_media.decoding.workers import ForkServer
@@ -86,8 +87,10 @@ class Decoding:
             QueueFull: too many are waiting, or too many of this client.
             CutOff: the service ends, or this is slow and others are too.
         """
-        most = self._settings.max_image_megapixels
-        tasks = [Task(Job(partial(decode_image, max_megapixels=most), (content,))) for content in contents]
+        decode = partial(
+            decode_picture, max_pixels=self._settings.max_image_megapixels * 1_000_000, max_side_px=MAX_SIDE_PX
+        )
+        tasks = [Task(Job(decode, (content,))) for content in contents]
         return [pixels[np.newaxis] for pixels in await self._pictures.submit_all(tasks)] if tasks else []
 
     async def clips(self, contents: Sequence[bytes], spec: EncoderSpec) -> list[Frames]:
@@ -150,16 +153,11 @@ class Decoding:
     def _pool(
         self, work: str, settings: PoolSettings, confinement: Confinement, timeout_seconds: float, recycle_after: int
     ) -> Pool:
-        def observe(size: int, seconds: float) -> None:
-            self._metrics.batch_size.labels(work).observe(size)
-            self._metrics.work_seconds.labels(work).observe(seconds)
-
-        told: dict[str, Any] = {
-            "observe": observe, "lost": lambda fault: self._metrics.workers_lost.labels(work, fault).inc(),
-            "max_answer_bytes": self._settings.decode.max_output_mb * 2**20,
-        }
         pool = Pool(
-            work, self._server, settings, confinement, timeout_seconds=timeout_seconds, recycle_after=recycle_after, **told
+            work, self._server, settings, confinement, timeout_seconds=timeout_seconds, recycle_after=recycle_after,
+            observe=partial(self._metrics.observe_run, work),
+            lost=lambda fault: self._metrics.workers_lost.labels(work, fault).inc(),
+            max_answer_bytes=self._settings.decode.max_output_mb * 2**20,
         )
         self._metrics.watch_queue(work, lambda: pool.num_waiting)
         return pool

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_media.decoding.pictures import MAX_SIDE_PX, PLUGINS, decode_picture
+from vidseek_media.decoding.pictures import PLUGINS
 from vidseek_media.editing.located_spans import LocatedSpans
 from vidseek_media.errors import InputRejected
 from vidseek_media.records import Span
@@ -18,19 +18,6 @@ MODULES = (
     "serving.inputs.uploads", "vidseek_media.decoding.frames", "vidseek_media.editing.moment_file", *PLUGINS
 )
 """What workers have imported before they see an input."""
-
-
-def decode_image(content: bytes, *, max_megapixels: int) -> NDArray[np.uint8]:
-    """Decode an image, upright: uint8 RGB (height, width, 3), no side longer than `MAX_SIDE_PX`.
-
-    Args:
-        content: Bytes of the file.
-        max_megapixels: Most megapixels.
-
-    Raises:
-        InputRejected: it is not an image of a known format, broken, or has too many pixels.
-    """
-    return decode_picture(content, max_pixels=max_megapixels * 1_000_000, max_side_px=MAX_SIDE_PX)
 
 
 def decode_clip(path: Path, num_frames: int, side_px: int, max_seconds: float) -> NDArray[np.uint8]:

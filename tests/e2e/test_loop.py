@@ -83,8 +83,10 @@ def test_search__the_command_finds_moments_as_calibrate_counted_them(looped: Che
     from vidseek_encoder.encoder import Encoder
     from vidseek_retrieval.search.query import QueryInputs, SearchOptions
     from vidseek_retrieval.search.searcher import Searcher
+    from vidseek_retrieval.settings import SearchSettings
 
-    searcher = Searcher.open(root / "index", Encoder.load(root / "models/encoder"), merge_margin=0.02)
+    settings = SearchSettings(merge_margin=0.02)
+    searcher = Searcher.open(root / "index", Encoder.load(root / "models/encoder"), settings=settings)
     by_pictures, right = SearchOptions(limit=1, fields=("visual",)), 0
     for row in test.itertuples():
         hit = searcher.search(searcher.encode(QueryInputs(texts=(row.caption,))), by_pictures).hits[0]

@@ -26,8 +26,7 @@ def test_publish__asks_saved_searches_of_what_is_live(
         verification=SimpleNamespace(recall_at_10=1.0),
     )
     settings = SimpleNamespace(
-        publish=SimpleNamespace(server=None, cut="", keep_previous=0, min_recall=0, compact_share=0, index=None),
-        tags=SimpleNamespace(prompts={}), search=None,
+        publish=SimpleNamespace(server=None), tags=SimpleNamespace(prompts={}), search=None,
     )
     for name, value in (
         ("load_params", lambda: settings), ("read_calibration", lambda _: None), ("why_unapplied", lambda *_: ""),

@@ -14,6 +14,7 @@ from vidseek_retrieval.dedup.video_matches import Duplicate
 from vidseek_retrieval.embedding.embed_texts import clip_texts, text_id_of
 from vidseek_retrieval.embedding.embedding_parts import write_part
 from vidseek_retrieval.index.publish import PublishReport, publish
+from vidseek_retrieval.settings import PublishSettings
 
 CLIPS_OF_A_VIDEO = 10
 DIMENSION = 16
@@ -85,9 +86,10 @@ class GrowingArchive:
             self._write_captions(clips)
         return arguments
 
-    def publish(self, **options: Any) -> PublishReport:
-        """Publish the archive as it is now."""
-        return publish(**self.write(), index=self.index, **{"compact_share": 0.9, **options})
+    def publish(self, *, alias: str = "clips", **settings: Any) -> PublishReport:
+        """Publish the archive as it is now, with settings of the section `publish`."""
+        wanted = PublishSettings(**{"compact_share": 0.9, **settings})
+        return publish(**self.write(), index=self.index, alias=alias, settings=wanted)
 
     def _write_captions(self, clips: list[dict[str, object]]) -> None:
         rows = [

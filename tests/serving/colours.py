@@ -22,6 +22,7 @@ from vidseek_media.fields.statements import FieldTable, write_fields
 from vidseek_media.text.segments import Segment, write_segments
 from vidseek_retrieval.confidence.calibration import Calibration
 from vidseek_retrieval.index.publish import publish
+from vidseek_retrieval.settings import PublishSettings
 
 VERSION = "0123456789abcdef"
 BASE_VERSION = "ba5eba5eba5eba5e"
@@ -83,7 +84,7 @@ def publish_colours(
         write_segments(data / field, of_videos)
     return publish(
         **tables, segment_dirs={field: [data / field] for field in segments or {}}, index=root / "index", alias=alias,
-        calibration=calibration, keep_previous=1 if alias == "clips" else 0,
+        calibration=calibration, settings=PublishSettings(keep_previous=1 if alias == "clips" else 0),
         fields_dir=data / "fields" if fields else None,
     ).collection
 

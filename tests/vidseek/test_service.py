@@ -43,9 +43,9 @@ def test_serve_command__is_bentoml_on_the_service() -> None:
 
 def test_require_local__what_has_no_key_is_for_this_machine_alone() -> None:
     for own in ("127.0.0.1", "127.1.2.3", "::1"):
-        require_local(own, what="MLflow")
+        require_local(own)
     for host in ("0.0.0.0", "::", "192.0.2.1", "localhost", "", "::ffff:192.0.2.1"):
         code = "bad-host" if host in ("localhost", "") else "not-only-local"
         with raises(ConfigError, code=code, naming=host) as caught:
-            require_local(host, what="MLflow")
+            require_local(host)
         assert caught.value.remedy

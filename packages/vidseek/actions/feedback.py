@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidseek.archive import Archive, open_text_searcher
-from vidseek_media.errors import ArtifactError, InputRejected
+from vidseek_media.errors import ArtifactError, InputRejected, foreign
 from vidseek_media.files.appending import append_said, read_lines
 from vidseek_retrieval.search.browse import ClipUnknown
 
@@ -135,16 +135,12 @@ def read(folder: Path) -> tuple[list[Feedback], int]:
         ArtifactError: the files cannot be read.
     """
     said, num_broken = [], 0
-    try:
+    with foreign(ArtifactError, f"{folder} cannot be read", code="feedback-unreadable", remedy="Mend its rights"):
         for path in sorted(folder.glob("*.jsonl")):
             lines = read_lines(path)
             known = [_feedback_of(value) for value in lines.values]
             said += [each for each in known if each is not None]
             num_broken += lines.num_broken + known.count(None)
-    except OSError as error:
-        raise ArtifactError(
-            f"{folder} cannot be read: {error.strerror}", code="feedback-unreadable", remedy="Mend its rights",
-        ) from error
     return said, num_broken
 
 

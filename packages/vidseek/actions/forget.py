@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidseek.archive import Archive
-from vidseek_media.errors import ArtifactError, InputRejected
+from vidseek_media.errors import ArtifactError, InputRejected, foreign
 from vidseek_media.files.appending import locked
 from vidseek_media.forgotten import ForgottenVideo, read_forgotten, write_forgotten
 from vidseek_media.urls import bare_url
@@ -165,14 +165,10 @@ def take_back(archive: Archive, name: str) -> ForgottenVideo:
         raise InputRejected(
             f"no video {name!r} is forgotten", code="unknown-video", remedy="`vidseek forget --list` says what is",
         )
-    try:
-        with locked(archive.decisions):
-            known = read_forgotten(archive.decisions).videos
-            write_forgotten(archive.decisions, [video for video in known if video.video_id != video_id])
-    except OSError as error:
-        raise ArtifactError(
-            f"{archive.decisions} cannot be written: {error.strerror}", code="not-writable", remedy="Make room",
-        ) from error
+    fault = f"{archive.decisions} cannot be written"
+    with foreign(ArtifactError, fault, code="not-writable", remedy="Make room"), locked(archive.decisions):
+        known = read_forgotten(archive.decisions).videos
+        write_forgotten(archive.decisions, [video for video in known if video.video_id != video_id])
     return next(video for video in known if video.video_id == video_id)
 
 

@@ -37,19 +37,18 @@ def address_of(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def wait_until_answered(url: str, process: subprocess.Popen[bytes], *, what: str, seconds: float = READY_SECONDS) -> None:
+def wait_until_answered(url: str, process: subprocess.Popen[bytes], *, what: str) -> None:
     """Wait until a URL answers 200; tell how long it takes.
 
     Args:
         url: The URL.
         process: The process that should answer.
         what: Its name, for the message.
-        seconds: Longest time to wait.
 
     Raises:
-        ServiceError: the process ended, or the time has passed.
+        ServiceError: the process ended, or READY_SECONDS have passed.
     """
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + READY_SECONDS
     with waiting(f"starting {what}"):
         while time.monotonic() < deadline:
             if process.poll() is not None:
@@ -61,7 +60,8 @@ def wait_until_answered(url: str, process: subprocess.Popen[bytes], *, what: str
                 return
             time.sleep(_POLL_SECONDS)
     raise ServiceError(
-        f"{what} did not answer at {url} within {seconds:.0f} s", code="page-no-answer", remedy="What it said is above",
+        f"{what} did not answer at {url} within {READY_SECONDS:.0f} s", code="page-no-answer",
+        remedy="What it said is above",
     )
 
 

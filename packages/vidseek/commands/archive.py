@@ -165,10 +165,8 @@ def feedback_say(
     from vidseek.archive import Archive
 
     said = feedback.say(Archive.here(), query, clip, relevant=relevant)
-    if as_json:
-        printing.print_json(asdict(said))
-    else:
-        printing.say(f"Written down: {said.clip_id} is {'right' if relevant else 'wrong'} for: {said.query}")
+    words = f"Written down: {said.clip_id} is {'right' if relevant else 'wrong'} for: {said.query}"
+    printing.tell(asdict(said), words, as_json=as_json)
 
 
 def tag(

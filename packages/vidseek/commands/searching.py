@@ -13,7 +13,7 @@ import typer
 
 from vidseek import printing
 from vidseek.matches import chance_if_unlikely
-from vidseek_media.errors import ArtifactError, ConfigError, InputRejected
+from vidseek_media.errors import ArtifactError, InputRejected
 
 if TYPE_CHECKING:
     from vidseek_retrieval.search.query import SearchOptions
@@ -112,11 +112,7 @@ def search(
         from vidseek.archive import Archive
 
         best, archive = answer["hits"][0], Archive.here()
-        if archive.source is None:
-            raise ConfigError(
-                f"{archive.params} has no ingest.source", code="source-not-set", remedy="Set it to where the videos are",
-            )
-        queries.play(archive.source.path_of(best["uri"]), start_ms=best["start_ms"])
+        queries.play(archive.require_source().path_of(best["uri"]), start_ms=best["start_ms"])
 
 
 def clip(

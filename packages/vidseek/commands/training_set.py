@@ -43,10 +43,8 @@ def training_set_thaw(as_json: printing.AsJson = False) -> None:
     archive = Archive.here()
     with deciding(archive.decisions):
         was_frozen = thaw(archive.training_set)
-    if as_json:
-        printing.print_json({"was_frozen": was_frozen})
-        return
-    printing.say(f"The training set is no longer frozen. {_NEXT}" if was_frozen else "The training set was not frozen.")
+    words = f"The training set is no longer frozen. {_NEXT}" if was_frozen else "The training set was not frozen."
+    printing.tell({"was_frozen": was_frozen}, words, as_json=as_json)
 
 
 def _show(found: TrainingSetStatus, *, as_json: bool) -> None:

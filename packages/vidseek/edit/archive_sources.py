@@ -77,12 +77,7 @@ def file_of(archive: Archive, moment: Moment, forgotten: frozenset[str]) -> Path
         raise InputRejected(
             f"{moment.uri} is forgotten", code="forgotten-already", remedy="`vidseek forget --undo` takes it back",
         )
-    source = archive.source
-    if source is None:
-        raise ConfigError(
-            f"{archive.params} has no ingest.source", code="source-not-set", remedy="Set it to where the videos are",
-        )
-    path = source.path_of(moment.uri).absolute()
+    path = archive.require_source().path_of(moment.uri).absolute()
     if not path.is_file():
         raise InputRejected(
             f"{path} is not there", code="file-missing", remedy="See that ingest.source in params.yaml is reachable",

@@ -67,17 +67,16 @@ UNKNOWN = Holder(0, 0, "another process", "")
 
 
 @contextmanager
-def working_on(state: Path, what: str, *, wait: bool, told: Callable[[Holder | None], None] | None = None) -> Iterator[int]:
-    """Hold the archive's lock in this block; yields its open file, for what this process starts to keep it too.
+def working_on(state: Path, what: str, *, told: Callable[[Holder | None], object]) -> Iterator[int]:
+    """Hold the archive's lock in this block, once it is free; yields its open file, for what this process starts to keep it
+    too.
 
     Args:
         state: `.vidseek` of the archive.
         what: The program that works, for who must wait for it: `vidseek watch`.
-        wait: Whether to wait until it is free; else the block is not entered.
-        told: Called once, before the wait, with who has it.
+        told: Called once, before a wait, with who has it.
 
     Raises:
-        ArchiveBusy: another process has it, and `wait` is false.
         OSError: the folder cannot be written.
     """
     state.mkdir(parents=True, exist_ok=True)
@@ -85,11 +84,7 @@ def working_on(state: Path, what: str, *, wait: bool, told: Callable[[Holder | N
     try:
         is_told = False
         while (holder := _taken(descriptor, state)) is not None:
-            if not wait:
-                raise ArchiveBusy(
-                    f"{holder[0] or 'another process'} works on this archive", remedy="Try again when it has ended",
-                )
-            if told is not None and not is_told:
+            if not is_told:
                 told(holder[0])
                 is_told = True
             time.sleep(POLL_SECONDS)
@@ -130,19 +125,6 @@ def stage_at_work(state: Path, stage: str) -> Iterator[None]:
         if run is not None:
             _note_run(state, run)
         yield
-    finally:
-        os.close(descriptor)
-
-
-def holder_of(state: Path) -> Holder | None:
-    """Return who works on the archive now; None if nobody does."""
-    try:
-        descriptor = os.open(state / LOCK_NAME, os.O_RDWR)
-    except OSError:
-        return None
-    try:
-        found = _taken(descriptor, state)
-        return found[0] or UNKNOWN if found is not None else None
     finally:
         os.close(descriptor)
 

@@ -48,7 +48,7 @@ class Queue:
         self.settings = self.archive.section(JobSettings)
         self.table = JobTable(self.archive.jobs)
 
-    def add_file(self, path: Path, *, origin: str = "command") -> Job:
+    def add_file(self, path: Path) -> Job:
         """Queue a video file: a copy of it, or the file itself where it lies in the source already.
 
         Raises:
@@ -73,7 +73,7 @@ class Queue:
             raise disk_fault(error) or ArtifactError(
                 f"{error.filename or path}: {error.strerror}", code="not-writable", remedy="Mend the rights, then try again",
             ) from error
-        return self.add_copy(job_id, path.name, origin=origin)
+        return self.add_copy(job_id, path.name, origin="command")
 
     def add_copy(self, job_id: str, name: str, *, origin: str) -> Job:
         """Queue a file that lies at `file_of(job_id)` already; it is removed where it cannot be queued."""

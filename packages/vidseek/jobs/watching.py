@@ -90,7 +90,7 @@ class Watch:
             return []
         most = self.settings.max_batch  # a run because the source has changed is one with any other
         jobs = [*waiting[:most], *(job for job in waiting[most:] if job.kind == "scan")]
-        with working_on(self.archive.state, "`vidseek watch`", wait=True, told=self._tell_wait) as lock:
+        with working_on(self.archive.state, "`vidseek watch`", told=self._tell_wait) as lock:
             self._bury(holds_lock=True)
             digests: list[str] = []
             worker = Worker(
@@ -243,7 +243,7 @@ def work_on(archive: Archive, job_ids: list[str], *, told: Callable[[Job], None]
         if (holder := watcher_of(archive)) is not None:
             _wait(table, archive, left, holder, told=told, at_stage=at_stage, waits=waits)
             continue
-        with working_on(archive.state, "`vidseek add`", wait=True, told=lambda other: waits(str(other or "others"))) as lock:
+        with working_on(archive.state, "`vidseek add`", told=lambda other: waits(str(other or "others"))) as lock:
             table.bury(holds_lock=True)
             waiting = [job for job in table.get_all([each.id for each in left]) if job.state == "queued"]
             Worker(archive, lock, told=told, at_stage=at_stage).work(waiting)

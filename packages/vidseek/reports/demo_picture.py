@@ -11,32 +11,25 @@ from matplotlib.figure import Figure
 from vidseek.archive import Archive, open_text_searcher
 from vidseek.reports.demo_result import is_right, test_queries
 from vidseek_media.decoding.frames import bin_centres, decode_at
-from vidseek_media.errors import ConfigError
 
 matplotlib.use("Agg")
 _RIGHT, _OTHER = "#2a9d4a", "#c8c8c8"
-_NUM_FRAMES = 4
+_NUM_QUERIES, _NUM_HITS, _NUM_FRAMES = 4, 3, 4
 
 
-def draw_searches(out: Path, *, queries: int = 4, hits: int = 3) -> None:
+def draw_searches(out: Path) -> None:
     """Draw test queries of the demo archive with their first moments; right ones have a green frame.
 
     Args:
         out: The file to write.
-        queries: Number of captions.
-        hits: Moments for each caption.
     """
     archive = Archive.here()
-    source = archive.source
-    if source is None:
-        raise ConfigError(
-            f"{archive.params} has no ingest.source", code="source-not-set", remedy="Set it to where the videos are",
-        )
+    source = archive.require_source()
     searcher = open_text_searcher(archive)
-    figure = Figure(figsize=(3.6 * hits, 1.5 * queries), layout="constrained")
-    grid = figure.subplots(queries, hits, squeeze=False)
-    for row, query in enumerate(test_queries(archive, count=queries)):
-        answer = searcher.search_text(query["caption"], limit=hits)
+    figure = Figure(figsize=(3.6 * _NUM_HITS, 1.5 * _NUM_QUERIES), layout="constrained")
+    grid = figure.subplots(_NUM_QUERIES, _NUM_HITS)
+    for row, query in enumerate(test_queries(archive, count=_NUM_QUERIES)):
+        answer = searcher.search_text(query["caption"], limit=_NUM_HITS)
         for axes, hit in zip(grid[row], answer.hits, strict=True):
             times = bin_centres(hit.start_ms, hit.end_ms, _NUM_FRAMES)
             frames = [frame for _, frame in decode_at(source.path_of(hit.uri), times)]

@@ -182,8 +182,7 @@ def _decode(archive: Archive, folder: Path) -> tuple[float, float, list[ClipFram
     from vidseek_media.sources.ingest import read_videos
     from vidseek_media.tables import CLIPS, VIDEOS, read_table, write_table
 
-    if archive.source is None:
-        raise ConfigError("params.yaml names no source", code="source-not-set", remedy="Set ingest.source")
+    source = archive.require_source()
     wanted, length_ms = [], 0
     for video in sorted(read_videos(archive.ingest), key=lambda each: -each.duration_ms):
         if length_ms < SECONDS_OF_VIDEO * 1000:
@@ -201,7 +200,7 @@ def _decode(archive: Archive, folder: Path) -> tuple[float, float, list[ClipFram
         write_table(folder / f"{name}.parquet", rows, schema)
     start = time.perf_counter()
     write_frames(
-        archive.source, folder / "ingest", folder / "cut", out=folder / "frames",
+        source, folder / "ingest", folder / "cut", out=folder / "frames",
         settings=with_stored_side(archive.section(FrameSettings), archive.side).model_copy(update={"workers": 1}),
     )
     seconds = time.perf_counter() - start

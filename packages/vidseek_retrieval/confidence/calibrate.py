@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from vidseek_media.errors import ArtifactError
+from vidseek_media.errors import ArtifactError, foreign
 from vidseek_media.files.csv_files import write_csv
 from vidseek_media.files.folders import whole_folder
 from vidseek_media.files.json_files import read_json, write_json
@@ -270,12 +270,9 @@ def read_calibration(folder: Path) -> Calibration | None:
         ArtifactError: it is missing or broken.
     """
     path = folder / CALIBRATION_FILE
-    try:
+    fault, remedy = f"{path} is missing or broken", "Run `dvc repro calibrate`"
+    with foreign(ArtifactError, fault, code="calibration-broken", remedy=remedy, errors=(OSError, ValueError)):
         content = read_json(path)
-    except (OSError, ValueError) as error:
-        raise ArtifactError(
-            f"{path} is missing or broken: {error}", code="calibration-broken", remedy="Run `dvc repro calibrate`",
-        ) from error
     return None if content is None else Calibration.from_json(content)
 
 

@@ -122,11 +122,11 @@ class Familiarity:
         return np.concatenate([self.mean[np.newaxis], self.axes]).astype("<f2").tobytes()
 
 
-def sample_captions(captions: Sequence[str], most: int = MAX_EMBEDDED) -> list[str]:
-    """Return up to `most` captions, drawn with a fixed seed, in their original order."""
-    if len(captions) <= most:
+def sample_captions(captions: Sequence[str]) -> list[str]:
+    """Return up to `MAX_EMBEDDED` captions, drawn with a fixed seed, in their original order."""
+    if len(captions) <= MAX_EMBEDDED:
         return list(captions)
-    rows = np.sort(np.random.default_rng(0).choice(len(captions), most, replace=False))
+    rows = np.sort(np.random.default_rng(0).choice(len(captions), MAX_EMBEDDED, replace=False))
     return [captions[row] for row in rows]
 
 

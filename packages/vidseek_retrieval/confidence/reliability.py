@@ -61,23 +61,19 @@ def error_by_chance(values: NDArray[np.float64], worth: NDArray[np.float64]) -> 
     return float(errors.mean() / worth.sum()) if len(values) else 0.0
 
 
-def debiased_error(
-    values: NDArray[np.float64], right: NDArray[np.float64], worth: NDArray[np.float64], num_bins: int = NUM_BINS
-) -> float:
+def debiased_error(values: NDArray[np.float64], right: NDArray[np.float64], worth: NDArray[np.float64]) -> float:
     """Return the root mean squared calibration error over bins, corrected for chance; 0 if chance explains all of it.
 
     The variance of each bin's share of right hits is subtracted from its squared distance (Kumar, Liang and Ma 2019,
-    "Verified
-    Uncertainty Calibration").
+    "Verified Uncertainty Calibration").
 
     Args:
         values: Confidences, shape (n,), from 0 to 1.
         right: 1 for a right hit, 0 for a wrong one, shape (n,).
         worth: Weight of each hit, shape (n,).
-        num_bins: Most bins, at least 1.
     """
     squared = 0.0
-    for rows in _bins_of(values, num_bins):
+    for rows in _bins_of(values, NUM_BINS):
         num = worth[rows].sum() ** 2 / (worth[rows] ** 2).sum()
         share = np.average(right[rows], weights=worth[rows])
         distance = np.average(values[rows], weights=worth[rows]) - share

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidseek_media.errors import ArtifactError, InputRejected
+from vidseek_media.errors import ArtifactError, InputRejected, foreign
 from vidseek_media.files.appending import locked
 
 if TYPE_CHECKING:
@@ -149,10 +149,6 @@ def deciding(folder: Path) -> Iterator[None]:
         ArtifactError: the folder cannot be written.
     """
     with ExitStack() as stack:
-        try:
+        with foreign(ArtifactError, f"{folder} cannot be written", code="not-writable", remedy="Mend its rights"):
             stack.enter_context(locked(folder))
-        except OSError as error:
-            raise ArtifactError(
-                f"{folder} cannot be written: {error.strerror}", code="not-writable", remedy="Mend its rights",
-            ) from error
         yield

@@ -79,7 +79,7 @@ class DedupReport:
 
 
 def find_duplicates(
-    collection: Collection, frames: Path, ingest_dir: Path, *, precision: float, seed: int = 0, cache: Path | None = None
+    collection: Collection, frames: Path, ingest_dir: Path, *, precision: float, cache: Path | None = None
 ) -> DedupReport:
     """Look for near-duplicates among the videos of `collection`.
 
@@ -88,7 +88,6 @@ def find_duplicates(
         frames: The folder of the frame shards.
         ingest_dir: With videos.parquet.
         precision: Of 100 pairs that are called equal, how many shall be.
-        seed: For the sample that copies are made of.
         cache: Folder that keeps fingerprints and compared pairs, so that the next search compares new videos only.
 
     Raises:
@@ -108,7 +107,7 @@ def find_duplicates(
     weights = [each.weight for each in compared.alignments.values()]
     threshold = choose_threshold(
         odds, num_videos=len(fingerprints),
-        own=score_copies(fingerprints, np.random.default_rng(seed)), target=precision,
+        own=score_copies(fingerprints, np.random.default_rng(0)), target=precision,
         weights=weights,
     )
     missed = sum(weight - 1 for weight, value in zip(weights, odds, strict=True) if value >= threshold.odds)

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,7 +33,7 @@ from vidseek_retrieval.embedding.part_store import PIECE_ROWS, PartStore, Space
 from vidseek_retrieval.settings import BATCH
 
 READ_AHEAD = 2
-"""Batches of decoded frames that may wait for the encoder."""
+"""Batches of decoded frames that may wait for the encoder, beside the one that is being read."""
 WRITE_BEHIND = 2
 """Finished parts that may wait for the disk."""
 
@@ -139,9 +141,8 @@ def embed_pieces(
             encoder_version=encoder.spec.encoder_version, variant=encoder.variant,
         )
 
-    with closing(_Reader(_read_batches(frames, pieces, batch), ahead=READ_AHEAD)) as batches, _Writer(
-        write, behind=WRITE_BEHIND
-    ) as writer:
+    batches = _read_ahead(_read_batches(frames, pieces, batch), READ_AHEAD + 1)
+    with closing(batches), _Writer(write, behind=WRITE_BEHIND) as writer:
         part = _Part.begun(encoder)
         for read in batches:
             vectors = encoder.embed_frames([clip.frames for clip in read.clips], steady=True)
@@ -187,40 +188,16 @@ def _read_batches(frames: Path, pieces: Mapping[Path, Sequence[StoredClip]], siz
             yield _Batch(part, batch, is_last=not left)
 
 
-class _Reader(Generic[Item]):
-    """Reads items from an iterator in a thread, at most `ahead` of the consumer."""
-
-    def __init__(self, items: Iterator[Item], *, ahead: int) -> None:
-        self._queue: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(ahead)
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._fill, args=(items,), name="embed reader", daemon=True)
-        self._thread.start()
-
-    def __iter__(self) -> Iterator[Item]:
-        while True:
-            item, error = self._queue.get()
-            if error is not None:
-                raise error
-            if item is None:
-                return
-            yield item
-
-    def close(self) -> None:
-        self._stopped.set()
-        while self._thread.is_alive():  # it may wait for room
-            with suppress(queue.Empty):
-                self._queue.get(timeout=0.05)
-        self._thread.join()
-
-    def _fill(self, items: Iterator[Item]) -> None:
-        try:
-            for item in items:
-                self._queue.put((item, None))
-                if self._stopped.is_set():
-                    return
-            self._queue.put((None, None))
-        except BaseException as error:  # noqa: BLE001 - whoever iterates raises it
-            self._queue.put((None, error))
+def _read_ahead(batches: Iterator[_Batch], num: int) -> Generator[_Batch, None, None]:
+    """Yield batches that a thread reads, at most `num` of them before they are asked for."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="embed reader")
+    try:
+        ahead = deque(pool.submit(next, batches, None) for _ in range(num))
+        while (batch := ahead.popleft().result()) is not None:
+            ahead.append(pool.submit(next, batches, None))
+            yield batch
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class _Writer(Generic[Item]):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.cutting.cut import read_clip_table, rows_of_cut
-from vidseek_media.errors import ArtifactError
+from vidseek_media.errors import ArtifactError, foreign
 from vidseek_media.files.folders import sole_writer
 from vidseek_media.records import share_half_of_each
 from vidseek_media.tables import CAPTIONS, VIDEOS, read_columns
@@ -230,12 +230,11 @@ def read_variants(embed_dir: Path) -> list[str]:
     found: set[str] = set()
     folder = embed_dir / TEXTS_FOLDER
     for part in parts_of(folder):
-        try:
+        with foreign(
+            ArtifactError, f"{part} cannot be read", code="not-parquet", remedy="Run `dvc repro embed` to make it again",
+            errors=(pa.ArrowException, OSError, KeyError),
+        ):
             found |= set(pq.read_table(part, columns=["variant"])["variant"].unique().to_pylist())
-        except (pa.ArrowException, OSError, KeyError) as error:
-            raise ArtifactError(
-                f"{part} cannot be read: {error}", code="not-parquet", remedy="Run `dvc repro embed` to make it again",
-            ) from error
     return sorted(found)
 
 

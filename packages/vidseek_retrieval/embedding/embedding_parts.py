@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from vidseek_media.errors import ArtifactError, GateFailed
+from vidseek_media.errors import ArtifactError, GateFailed, foreign
 from vidseek_media.files.json_files import read_json
 from vidseek_media.files.parquet_files import read_bounded, write_parquet
 from vidseek_media.names import plain_name, shown
@@ -284,11 +284,9 @@ def _read_table(path: Path) -> pa.Table:
         )
     if any(not pa.types.is_string(table.schema.field(name).type) or table[name].null_count for name in _TEXTS):
         raise ArtifactError(f"{path} is no part: {', '.join(_TEXTS)} are not all texts", code="wrong-schema", remedy=_REMEDY)
-    try:
+    with foreign(ArtifactError, f"{path} is no part", code="wrong-schema", remedy=_REMEDY, errors=ValueError):
         for version in pc.unique(table["encoder_version"]).to_pylist():
             plain_name(version, what="encoder_version")  # it becomes part of a collection's name, and so of a path
-    except ValueError as error:
-        raise ArtifactError(f"{path} is no part: {error}", code="wrong-schema", remedy=_REMEDY) from error
     return table
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from vidseek_encoder.encoder import Encoder
-from vidseek_media.errors import ArtifactError, ConfigError, ServiceError
+from vidseek_media.errors import ArtifactError, ConfigError, ServiceError, foreign
 from vidseek_media.frame_store.stored_clips import StoredClip
 from vidseek_media.installing import install_command
 from vidseek_retrieval.embedding.embed_clips import Executor, embed_pieces
@@ -124,17 +124,14 @@ def _connected() -> Iterator[list[Mapping[str, Any]]]:
         yield ray.nodes()
         return
     address = os.environ.get(ADDRESS_VARIABLE, "")
-    try:
+    fault = f"Ray does not answer at {address or 'this machine'} ({ADDRESS_VARIABLE})"
+    remedy = "Start the cluster, or set embed.executor to local"
+    with foreign(ServiceError, fault, code="ray-no-answer", remedy=remedy, errors=(OSError, RuntimeError, ValueError)):
         _knock(address)
         ray.init(
             address=address or "local", log_to_driver=False, logging_level="ERROR",
             **({} if address else {"include_dashboard": False}),
         )
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ServiceError(
-            f"Ray does not answer at {address or 'this machine'} ({ADDRESS_VARIABLE}): {error}", code="ray-no-answer",
-            remedy="Start the cluster, or set embed.executor to local",
-        ) from error
     try:
         yield ray.nodes()
     finally:

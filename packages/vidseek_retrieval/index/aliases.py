@@ -61,8 +61,10 @@ def rollback(index: Index, *, alias: str = "clips") -> str:
     Examples:
         >>> from pathlib import Path
         >>> from vidseek_retrieval.index.publish import publish
+        >>> from vidseek_retrieval.settings import PublishSettings
         >>> folders = {name: Path(f"data/{name}") for name in ("embed", "cut", "ingest")}
-        >>> report = publish(folders["embed"], folders["cut"], folders["ingest"], index=Path("index"), cut="shots")
+        >>> shots = PublishSettings(cut="shots")
+        >>> report = publish(folders["embed"], folders["cut"], folders["ingest"], index=Path("index"), settings=shots)
         >>> report.num_points, len(report.previous)
         (2, 1)
         >>> rollback(Path("index")) == report.previous[0]
@@ -83,7 +85,7 @@ def rollback(index: Index, *, alias: str = "clips") -> str:
         return back
 
 
-def use_collection(index: Index, name: str, *, alias: str = "clips", min_recall: float = MIN_RECALL) -> Verification:
+def use_collection(index: Index, name: str, *, alias: str = "clips") -> Verification:
     """Verify a stored collection and then point an alias to it. Nothing is removed.
 
     Previous collections that no longer exist are dropped from the alias.
@@ -92,7 +94,6 @@ def use_collection(index: Index, name: str, *, alias: str = "clips", min_recall:
         index: The folder of the embedded index, or an index backend.
         name: Of the collection.
         alias: Its name.
-        min_recall: The least recall at 10 of approximate against exact searches, 0 to 1.
 
     Raises:
         ArtifactError: it does not exist, or does not verify.
@@ -101,7 +102,7 @@ def use_collection(index: Index, name: str, *, alias: str = "clips", min_recall:
     backend = as_backend(index)
     backend.open(name).close()  # before the lock, which creates the folder
     with backend.building():
-        verification = verify_collection(backend, name, min_recall=min_recall)
+        verification = verify_collection(backend, name, min_recall=MIN_RECALL)
         if not verification.passed:
             raise ArtifactError(
                 f"{name} does not verify ({'; '.join(verification.problems)}); what is live stays",
@@ -161,23 +162,20 @@ def retract(index: Index, *, alias: str) -> list[str]:
         return gone
 
 
-def verify(
-    index: Index, *, alias: str = "clips", collection: str | None = None, min_recall: float = MIN_RECALL
-) -> Verification:
+def verify(index: Index, *, alias: str = "clips", collection: str | None = None) -> Verification:
     """Check every file of a collection, count its points, and compare approximate with exact searches.
 
     Args:
         index: The folder of the embedded index, or an index backend.
         alias: Its live collection is checked.
         collection: The name of another collection to check; None for the live one.
-        min_recall: The least recall at 10 that is no problem, 0 to 1.
 
     Raises:
         ArtifactError: it does not exist, or does not open.
     """
     backend = as_backend(index)
     name = collection or require_published(backend, alias).collection
-    return verify_collection(backend, name, min_recall=min_recall)
+    return verify_collection(backend, name, min_recall=MIN_RECALL)
 
 
 def require_published(backend: IndexBackend, alias: str) -> Alias:

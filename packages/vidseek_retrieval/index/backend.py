@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_media.errors import ArtifactError
+from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.names import plain_name
 from vidseek_retrieval.index.collection_metadata import CollectionMetadata
 from vidseek_retrieval.index.difference.record import Record
@@ -226,6 +226,9 @@ class IndexBackend(Protocol):
         Args:
             alias: Its name.
             to: The collection, and those kept for a rollback.
+
+        Raises:
+            ConfigError: it cannot be the name of an alias.
         """
 
     def drop_alias(self, alias: str) -> None:
@@ -260,3 +263,18 @@ def alias_name(value: object) -> str:
         ValueError: it is not a plain name.
     """
     return plain_name(value, what="an alias")
+
+
+def require_alias_name(alias: str) -> None:
+    """Check the name of an alias.
+
+    Args:
+        alias: As the user gave it.
+
+    Raises:
+        ConfigError: it is not a plain name.
+    """
+    try:
+        alias_name(alias)
+    except ValueError as error:
+        raise ConfigError(str(error), code="bad-alias", remedy="Choose another name for the alias") from error

@@ -40,7 +40,7 @@ from vidseek_retrieval.index.verification import (
     difference_problems,
     verify_collection,
 )
-from vidseek_retrieval.settings import COMPACT_SHARE, KEEP_PREVIOUS, MIN_RECALL, IndexSettings
+from vidseek_retrieval.settings import PublishSettings
 
 log = logging.getLogger("vidseek.publish")
 
@@ -111,11 +111,7 @@ def publish(
     *,
     index: Index,
     alias: str = "clips",
-    cut: str = "windows",
-    keep_previous: int = KEEP_PREVIOUS,
-    min_recall: float = MIN_RECALL,
-    compact_share: float = COMPACT_SHARE,
-    settings: IndexSettings | None = None,
+    settings: PublishSettings | None = None,
     calibration: Calibration | None = None,
     duplicates: Sequence[Duplicate] = (),
     fields_dir: Path | None = None,
@@ -136,11 +132,7 @@ def publish(
         segment_dirs: By field of evidence (`speech`, `ocr`), the folders of the stages that wrote its segments.
         index: The folder of the embedded index, or an index backend.
         alias: The name that searches use; an experiment has its own.
-        cut: The cut mode whose clips are published.
-        keep_previous: Collections to keep for a rollback of this alias, at least 0.
-        min_recall: The least recall at 10 of approximate against exact searches, 0 to 1.
-        compact_share: The share of points, 0 to 1, that may be written or removed before all are built at once again.
-        settings: Of the collection; None for the defaults.
+        settings: The cut whose clips are published, limits, and how the collection is built; None for the defaults.
         calibration: Stored with the collection, for the confidence of hits; None for no confidence.
         duplicates: Decisions; searches fold duplicates into their originals. Those of unknown videos are ignored.
         fields_dir: The folder of fields.parquet, with the fields that the user declared; None for none.
@@ -149,19 +141,16 @@ def publish(
 
     Raises:
         ArtifactError: a table is missing or broken, or they do not belong together.
-        ConfigError: an argument is out of range.
+        ConfigError: the alias has no name.
         GateFailed: a vector is not of unit length, there is no clip, or the new collection does not verify.
         ServiceError: another publish runs, or the disk is full or not writable.
     """
-    if keep_previous < 0 or not 0 <= min_recall <= 1 or not 0 <= compact_share <= 1 or not alias:
-        raise ConfigError(
-            f"alias {alias!r}, keep_previous {keep_previous}, min_recall {min_recall}, compact_share {compact_share}: "
-            "wanted a name, at least 0, and 0 to 1", code="setting-out-of-range"
-        )
-    settings = settings or IndexSettings()
+    if not alias:
+        raise ConfigError("alias is '', wanted a name", code="setting-out-of-range")
+    settings = settings or PublishSettings()
     points = read_points(
-        embed_dir, cut_dir, ingest_dir, caption_dir, segment_dirs, cut=cut, settings=settings, duplicates=duplicates,
-        fields_dir=fields_dir,
+        embed_dir, cut_dir, ingest_dir, caption_dir, segment_dirs, cut=settings.cut, settings=settings.index,
+        duplicates=duplicates, fields_dir=fields_dir,
     )
     if prompts is not None:
         points = with_auto_tags(points, prompts)
@@ -170,10 +159,7 @@ def publish(
             f"the calibration is of encoder_version {calibration.encoder_version}, the clips are of "
             f"{points.encoder_version}", code="other-encoder", remedy="Run `dvc repro calibrate`",
         )
-    live = go_live(
-        as_backend(index), TableContent(points, calibration), alias=alias, keep_previous=keep_previous,
-        min_recall=min_recall, compact_share=compact_share,
-    )
+    live = go_live(as_backend(index), TableContent(points, calibration), alias=alias, settings=settings)
     metadata = live.metadata
     report = PublishReport(
         alias=alias,
@@ -197,24 +183,14 @@ def publish(
     return report
 
 
-def go_live(
-    backend: IndexBackend,
-    content: Content,
-    *,
-    alias: str,
-    keep_previous: int,
-    min_recall: float,
-    compact_share: float = COMPACT_SHARE,
-) -> Published:
+def go_live(backend: IndexBackend, content: Content, *, alias: str, settings: PublishSettings) -> Published:
     """Make a collection unless it exists, verify it, and then move an alias to it.
 
     Args:
         backend: The index.
         content: What the collection holds.
         alias: Its name.
-        keep_previous: Collections to keep for a rollback of this alias, at least 0.
-        min_recall: The least recall at 10 of approximate against exact searches, 0 to 1.
-        compact_share: The share of points, 0 to 1, that may be written or removed before all are built at once again.
+        settings: Limits; how the collection is built is up to `content`.
 
     Raises:
         GateFailed: it does not verify; the alias stays where it was.
@@ -225,17 +201,15 @@ def go_live(
         removed = backend.remove_unfinished(needed=named_by(aliases) - {content.name})
         stored = _stored(backend, content, alias, removed)
         if stored is not None:
-            made = _Made(stored, _verified(backend, stored, min_recall=min_recall, nearest=content.nearest), 0, 0)
+            made = _Made(stored, _verified(backend, stored, min_recall=settings.min_recall, nearest=content.nearest), 0, 0)
         else:
-            made = _grown(backend, content, alias, min_recall=min_recall, compact_share=compact_share) or _built(
-                backend, content, min_recall=min_recall
-            )
+            made = _grown(backend, content, alias, settings) or _built(backend, content, min_recall=settings.min_recall)
         name = made.metadata.name
         if not made.verification.passed:
             if stored is None:
                 backend.drop(name)
             raise _not_verified(made.verification, name, live=backend.aliases().get(alias))
-        moved = move_to(backend, alias, name, keep_previous=keep_previous)
+        moved = move_to(backend, alias, name, keep_previous=settings.keep_previous)
         removed += [] if wrong else remove_unneeded(backend)  # a wrong alias table must not decide what is removed
         previous = backend.aliases()[alias].previous
     return Published(
@@ -244,9 +218,7 @@ def go_live(
     )
 
 
-def compact(
-    index: Index, *, alias: str = "clips", keep_previous: int = KEEP_PREVIOUS, min_recall: float = MIN_RECALL
-) -> Published:
+def compact(index: Index, *, alias: str = "clips", settings: PublishSettings | None = None) -> Published:
     """Build the points of the live collection at once, verify the new collection, and move the alias to it.
 
     Nothing is built if no publish has written into the live collection since it was built at once.
@@ -254,15 +226,14 @@ def compact(
     Args:
         index: The folder of the embedded index, or an index backend.
         alias: Its name.
-        keep_previous: Collections to keep for a rollback of this alias, at least 0.
-        min_recall: The least recall at 10 of approximate against exact searches, 0 to 1.
+        settings: Limits; None for the defaults.
 
     Raises:
         ArtifactError: nothing was published, the alias table is broken, or the live collection is.
         GateFailed: the new one does not verify; the alias stays where it was.
         ServiceError: another publish runs, or the backend cannot store it.
     """
-    backend = as_backend(index)
+    backend, settings = as_backend(index), settings or PublishSettings()
     require_published(backend, alias)
     with backend.building():
         current = require_published(backend, alias)
@@ -271,7 +242,7 @@ def compact(
         live = backend.open(current.collection)
         try:
             if not live.metadata.num_changed:
-                verification = _verified(backend, live.metadata, min_recall=min_recall)
+                verification = _verified(backend, live.metadata, min_recall=settings.min_recall)
                 return Published(
                     current.collection, live.metadata, verification, False, False, 0, 0, current.previous, tuple(removed)
                 )
@@ -280,11 +251,11 @@ def compact(
             backend.build(metadata, _told(live.scroll(), metadata), None if record is None else record.videos)
         finally:
             live.close()
-        verification = _verified(backend, metadata, min_recall=min_recall)
+        verification = _verified(backend, metadata, min_recall=settings.min_recall)
         if not verification.passed:
             backend.drop(metadata.name)
             raise _not_verified(verification, metadata.name, live=current)
-        moved = move_to(backend, alias, metadata.name, keep_previous=keep_previous)
+        moved = move_to(backend, alias, metadata.name, keep_previous=settings.keep_previous)
         removed += remove_unneeded(backend)
         previous = backend.aliases()[alias].previous
     return Published(
@@ -320,21 +291,19 @@ def _stored(backend: IndexBackend, content: Content, alias: str, removed: list[s
     return None
 
 
-def _grown(
-    backend: IndexBackend, content: Content, alias: str, *, min_recall: float, compact_share: float
-) -> _Made | None:
+def _grown(backend: IndexBackend, content: Content, alias: str, settings: PublishSettings) -> _Made | None:
     """Make a collection from a stored one; None if none fits, too much changed, or what came out is not right."""
     record = _base_of(backend, content, alias)
     if record is None:
         return None
-    grown = content.since(record, most=compact_share)
+    grown = content.since(record, most=settings.compact_share)
     if grown is None or grown.metadata.name in backend.stored():
         return None
     metadata, difference = grown
     try:
         record.grow(metadata, difference)
         verification = _verified(
-            backend, metadata, min_recall=min_recall, difference=difference, nearest=content.nearest
+            backend, metadata, min_recall=settings.min_recall, difference=difference, nearest=content.nearest
         )
     except ArtifactError as error:
         log.warning("%s: all points are built at once", error.message)

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidseek_retrieval.search.moments import SCORE_DIGITS
-from vidseek_retrieval.settings import MERGE_MARGIN_SD
 
 Item = TypeVar("Item")
 
@@ -47,16 +46,6 @@ def score_spread(clips: NDArray[np.float32], texts: NDArray[np.float32]) -> floa
         others[np.arange(len(rows)), rows] = 0.0
     mean = (scores * others).sum(axis=1, keepdims=True) / others.sum(axis=1, keepdims=True)
     return round(float(np.sqrt(((scores - mean) ** 2 * others).sum() / others.sum())), SCORE_DIGITS)
-
-
-def margin_of(spread: float, *, margin_sd: float = MERGE_MARGIN_SD) -> float:
-    """Convert a margin in standard deviations into a difference of scores, for `merge_moments`.
-
-    Args:
-        spread: Standard deviation of the collection's scores, from `score_spread`.
-        margin_sd: Margin in standard deviations, at least 0.
-    """
-    return round(margin_sd * spread, SCORE_DIGITS)
 
 
 def evenly(items: Sequence[Item], most: int) -> list[Item]:

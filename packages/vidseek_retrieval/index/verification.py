@@ -109,13 +109,11 @@ def exact_nearest(
 
     Args:
         queries: float32 of shape (n, dimension), unit rows.
-        batches: Names of vectors, and the vectors, float32 of shape (m, dimension), unit rows.
+        batches: Names of vectors, and the vectors, float32 of shape (m, dimension), unit rows; m is at least 1.
         num: Vectors of each query, at most; above 0.
     """
     best: list[list[tuple[Name, float]]] = [[] for _ in queries]
     for names, rows in batches:
-        if not len(names):
-            continue
         scores = queries @ rows.T
         firsts = np.argpartition(-scores, min(num, len(names)) - 1, axis=1)[:, :num]
         for kept, row, places in zip(best, scores, firsts.tolist(), strict=True):

@@ -52,17 +52,7 @@ class FilteredCollection:
         conditions: Sequence[Condition] = (),
         time_ranges: Sequence[TimeRange] = (),
     ) -> list[RankedClip]:
-        """Return the clips nearest to a vector, best first, without denied videos.
-
-        Args:
-            vector: float32 of shape (dimension,), unit length.
-            limit: Most clips returned, at least 1.
-            exact: Whether to compare all vectors; else the search is approximate.
-            score_threshold: Least cosine of a clip.
-            using: Name of the dense vector to search by.
-            conditions: Conditions on payload fields that must all hold.
-            time_ranges: If given, only clips that begin in one of these ranges are returned.
-        """
+        """Implement `Collection.search`, without denied videos."""
         return self._collection.search(
             vector, limit=limit, exact=exact, score_threshold=score_threshold, using=using,
             conditions=(*conditions, *self._conditions()), time_ranges=time_ranges,
@@ -71,59 +61,41 @@ class FilteredCollection:
     def search_words(
         self, words: SparseVector, *, limit: int, using: Vector = WORDS_VECTOR, conditions: Sequence[Condition] = ()
     ) -> list[RankedClip]:
-        """Return the clips that share words with the query, best first, ranked by BM25, without denied videos.
-
-        Args:
-            words: Indices and weights of the query's words.
-            limit: Most clips returned, at least 1.
-            using: Name of the sparse vector to search by.
-            conditions: Conditions on payload fields that must all hold.
-        """
+        """Implement `Collection.search_words`, without denied videos."""
         return self._collection.search_words(
             words, limit=limit, using=using, conditions=(*conditions, *self._conditions())
         )
 
     def payloads(self, clip_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-        """Return the payloads of these points by id; missing points are left out, without denied videos."""
+        """Implement `Collection.payloads`, without denied videos."""
         hidden = self._hidden()
         found = self._collection.payloads(clip_ids)
         return {clip_id: payload for clip_id, payload in found.items() if payload.get("video_id") not in hidden}
 
     def count(self, vector: Vector | None = None) -> int:
-        """Return the exact number of points, or of points that have the named vector."""
+        """Implement `Collection.count`."""
         return self._collection.count(vector)
 
     def sample(self, num: int, *, seed: int) -> list[str]:
-        """Return a random sample of clip ids, without denied videos.
-
-        Args:
-            num: Most ids returned.
-            seed: Seed of the draw; the same seed returns the same ids.
-        """
+        """Implement `Collection.sample`."""
         return self._collection.sample(num, seed=seed)
 
     def points(self, clip_ids: Sequence[str]) -> list[Point]:
-        """Return the points with these ids, in this order; missing points are left out, without denied videos."""
+        """Implement `Collection.points`, without denied videos."""
         hidden = self._hidden()
         return [p for p in self._collection.points(clip_ids) if p.payload.get("video_id") not in hidden]
 
     def scroll(self, *, batch: int = 1000) -> Iterator[Point]:
-        """Yield all points in order of clip id, with at most `batch` of them in memory, without denied videos."""
+        """Implement `Collection.scroll`, without denied videos."""
         hidden = self._hidden()
         return (p for p in self._collection.scroll(batch=batch) if p.payload.get("video_id") not in hidden)
 
     def facet(self, field: str, *, limit: int, conditions: Sequence[Condition] = ()) -> dict[str, int]:
-        """Return the values of a keyword field, each with its number of points, most frequent first.
-
-        Args:
-            field: Name of the payload field.
-            limit: Most values returned.
-            conditions: Conditions on payload fields that must all hold.
-        """
+        """Implement `Collection.facet`, without denied videos."""
         return self._collection.facet(field, limit=limit, conditions=(*conditions, *self._conditions()))
 
     def bounds(self, field: str) -> tuple[Any, Any] | None:
-        """Return the smallest and the largest value of a number or time field; None if no point has one."""
+        """Implement `Collection.bounds`."""
         return self._collection.bounds(field)
 
     def close(self) -> None:

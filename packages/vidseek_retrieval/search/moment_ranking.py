@@ -8,11 +8,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from vidseek_media.errors import ConfigError, InputRejected
+from vidseek_media.errors import InputRejected
 from vidseek_retrieval.confidence.calibration import LEVEL, Calibration
 from vidseek_retrieval.confidence.query_stats import QueryStats
 from vidseek_retrieval.index.backend import Collection, Point
-from vidseek_retrieval.index.score_spread import margin_of
 from vidseek_retrieval.index.values import VIDEO_VECTOR, Dense, SparseVector
 from vidseek_retrieval.lexical.mixture import MixedRanking
 from vidseek_retrieval.lexical.query_evidence import EvidenceReader, QueryEvidence
@@ -35,7 +34,7 @@ from vidseek_retrieval.search.nearest import Nearest, without
 from vidseek_retrieval.search.query import Query, SearchOptions
 from vidseek_retrieval.search.query_vector import direction_of, find_examples
 from vidseek_retrieval.search.vector_rankings import compared_vectors, rank_by_each
-from vidseek_retrieval.settings import FIELDS, VISUAL, EvidenceWeights, Weights
+from vidseek_retrieval.settings import FIELDS, VISUAL, SearchSettings
 
 FUSED_MARGIN = 0.05
 """How far below the best clip a neighbour may score and still widen a moment, if several vectors are fused. A fused score
@@ -58,24 +57,9 @@ class MomentRanking:
 
     live: LiveCollection
     """Keeps what is known of each collection: its calibration, and the spread of its scores."""
-    merge_margin_sd: float
-    """How far below the best clip a neighbour may score and still widen a moment, in standard deviations of the
-    collection's scores; at least 0."""
-    merge_margin: float | None
-    """The same as a difference of cosines, in place of `merge_margin_sd`; at least 0."""
-    negative_weight: float
-    """The share, at least 0, that negative inputs are subtracted with."""
-    weights: Weights | None
-    """Of each vector of the index; None ranks pictures and words together."""
-    evidence: EvidenceWeights
-    """How much words count beside pictures."""
+    settings: SearchSettings
+    """Its margins, weights and evidence."""
     rarities: Rarities = field(default_factory=Rarities)
-
-    def __post_init__(self) -> None:
-        for name in ("merge_margin_sd", "merge_margin", "negative_weight"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise ConfigError(f"{name} is {value}, wanted a number of at least 0", code="setting-out-of-range")
 
     def find(
         self, opened: Collection, query: Query, options: SearchOptions, conditions: Sequence[Condition]
@@ -86,9 +70,9 @@ class MomentRanking:
         caller knows whether a next page exists. Other rankings give all moments.
         """
         examples = find_examples(opened, (*query.positive_ids, *query.negative_ids))
-        vector = direction_of(query, examples, opened.metadata, negative_weight=self.negative_weight)
+        vector = direction_of(query, examples, opened.metadata, negative_weight=self.settings.negative_weight)
         like = [examples[clip_id] for clip_id in query.positive_ids]
-        weights = options.weights or self.weights
+        weights = options.weights or self.settings.weights
         if weights is None or options.fields:
             return self._by_pictures_and_words(opened, vector, query, options, conditions, like)
         compared = compared_vectors(opened, vector, query.words, weights)
@@ -110,7 +94,7 @@ class MomentRanking:
         fitted = self.live.calibration_of(opened.metadata)
         is_visual = VISUAL in fields
         text, usual = QueryText.of(query.words), fitted.word_weight if fitted and is_visual else 1.0
-        counts = {name: usual * weight for name, weight in self.evidence.by_field().items()}
+        counts = {name: usual * weight for name, weight in self.settings.evidence.by_field().items()}
         calibration = fitted if is_visual and not text.phrases and can_be_calibrated(query, None) else None
         nearest = self._nearest(opened, vector, conditions, like, options, calibration)
         reader = EvidenceReader(opened, text, fields=fields, weights=counts, rarities=self.rarities)
@@ -147,14 +131,8 @@ class MomentRanking:
         self, opened: Collection, vector: NDArray[np.float32], conditions: Sequence[Condition], like: Sequence[Point],
         options: SearchOptions, calibration: Calibration | None, using: Dense = VIDEO_VECTOR,
     ) -> Nearest:
-        num_least = _num_least(options, calibration)
-        return Nearest(opened, vector, self._margin(opened, using), using, conditions, like, num_least)
-
-    def _margin(self, opened: Collection, using: Dense) -> float:
-        """Return how far below the best clip a neighbour may score and still widen a moment, as a difference of scores."""
-        if self.merge_margin is not None:
-            return self.merge_margin
-        return margin_of(self.live.spread_of(opened, using), margin_sd=self.merge_margin_sd)
+        margin = self.settings.margin(self.live.spread_of(opened, using))
+        return Nearest(opened, vector, margin, using, conditions, like, _num_least(options, calibration))
 
 
 def _num_needed(options: SearchOptions, calibration: Calibration | None) -> int:

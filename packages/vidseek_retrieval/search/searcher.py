@@ -23,13 +23,22 @@ from vidseek_retrieval.search.moment_choice import RatedMoment
 from vidseek_retrieval.search.moment_ranking import MomentRanking
 from vidseek_retrieval.search.query import Answer, Hit, Query, QueryInputs, SearchOptions
 from vidseek_retrieval.search.query_vector import encode_query, require_same_space, require_wanted
-from vidseek_retrieval.settings import MERGE_MARGIN_SD, NEGATIVE_WEIGHT, EvidenceWeights, Weights
+from vidseek_retrieval.settings import SearchSettings
 
 MAX_LIMIT = 1000
 
 
 class Searcher:
     """Searches the live collection, and follows its alias when it moves. Safe to share between threads.
+
+    Nothing is opened yet; `Searcher.open` opens the collection and checks it.
+
+    Args:
+        backend: The index.
+        encoder: Embeds queries; None if only vectors are searched for.
+        alias: Names the live collection.
+        settings: Margins, weights and evidence of the ranking; None for the defaults.
+        hidden: Gives the video ids that no answer shows.
 
     Examples:
         >>> from pathlib import Path
@@ -40,77 +49,31 @@ class Searcher:
     """
 
     def __init__(
-        self,
-        backend: IndexBackend,
-        encoder: Encoder | None,
-        *,
-        alias: str = "clips",
-        merge_margin_sd: float = MERGE_MARGIN_SD,
-        merge_margin: float | None = None,
-        negative_weight: float = NEGATIVE_WEIGHT,
-        weights: Weights | None = None,
-        evidence: EvidenceWeights | None = None,
-        hidden: Denylist = frozenset,
+        self, backend: IndexBackend, encoder: Encoder | None, *, alias: str = "clips",
+        settings: SearchSettings | None = None, hidden: Denylist = frozenset,
     ) -> None:
-        """Take the arguments of `Searcher.open`; nothing is opened yet.
-
-        Args:
-            backend: The index.
-            encoder: Embeds queries; None if only vectors are searched for.
-            alias: Names the live collection.
-            merge_margin_sd: How far below the best clip a neighbour may score and still widen a moment, in standard
-                deviations of the collection's scores; at least 0.
-            merge_margin: The same as a difference of cosines, in place of `merge_margin_sd`; at least 0.
-            negative_weight: The share, at least 0, that negative inputs are subtracted with.
-            weights: Of each vector of the index; None ranks pictures and words together.
-            evidence: How much words count beside pictures; by default as `EvidenceWeights` says.
-            hidden: Gives the video ids that no answer shows.
-
-        Raises:
-            ConfigError: a margin or `negative_weight` is negative.
-        """
         self._encoder = encoder
         self._collection = LiveCollection(backend, alias=alias, hidden=hidden)
-        self._ranking = MomentRanking(
-            self._collection, merge_margin_sd, merge_margin, negative_weight, weights, evidence or EvidenceWeights()
-        )
+        self._ranking = MomentRanking(self._collection, settings or SearchSettings())
 
     @classmethod
     def open(
-        cls,
-        index: Index,
-        encoder: Encoder | None,
-        *,
-        alias: str = "clips",
-        merge_margin_sd: float = MERGE_MARGIN_SD,
-        merge_margin: float | None = None,
-        negative_weight: float = NEGATIVE_WEIGHT,
-        weights: Weights | None = None,
-        evidence: EvidenceWeights | None = None,
+        cls, index: Index, encoder: Encoder | None, *, alias: str = "clips", settings: SearchSettings | None = None,
         hidden: Denylist = frozenset,
     ) -> Searcher:
         """Open the collection that `alias` points to, and check that it is of the encoder's encoder_version.
 
         Args:
             index: A folder (the embedded index) or an index backend.
-            encoder: Embeds queries; None if only vectors are searched for.
+            encoder: As of `Searcher`, like all that follow.
             alias: Names the live collection.
-            merge_margin_sd: How far below the best clip a neighbour may score and still widen a moment, in standard
-                deviations of the collection's scores; at least 0.
-            merge_margin: The same as a difference of cosines, in place of `merge_margin_sd`; at least 0.
-            negative_weight: The share, at least 0, that negative inputs are subtracted with.
-            weights: Of each vector of the index; None ranks pictures and words together.
-            evidence: How much words count beside pictures; by default as `EvidenceWeights` says.
+            settings: Of the ranking.
             hidden: Gives the video ids that no answer shows.
 
         Raises:
-            ConfigError: a margin or `negative_weight` is negative.
             ArtifactError: nothing was published, it is broken, or its encoder_version is not the encoder's.
         """
-        searcher = cls(
-            as_backend(index), encoder, alias=alias, merge_margin_sd=merge_margin_sd, merge_margin=merge_margin,
-            negative_weight=negative_weight, weights=weights, evidence=evidence, hidden=hidden,
-        )
+        searcher = cls(as_backend(index), encoder, alias=alias, settings=settings, hidden=hidden)
         collection = searcher.opened()
         if encoder is not None:
             require_same_space(encoder.spec.encoder_version, collection)

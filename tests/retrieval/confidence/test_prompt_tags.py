@@ -35,7 +35,7 @@ from vidseek_retrieval.search.browse import facets_of
 from vidseek_retrieval.search.moments import Moment
 from vidseek_retrieval.search.query import Query, SearchOptions
 from vidseek_retrieval.search.searcher import Searcher
-from vidseek_retrieval.settings import MAX_PROMPT, MAX_PROMPTS, TagSettings
+from vidseek_retrieval.settings import MAX_PROMPT, MAX_PROMPTS, PublishSettings, TagSettings
 
 VERSION = "0123456789abcdef"
 LAW = Calibration(VERSION, 40.0, (0.0, 0.0, 0.0), -2.0, 0.1, 50)
@@ -76,8 +76,8 @@ class Archive:
         wanted = settings_of(prompts, **others)
         opened = open_prompts(wanted, self.encoder, LAW, kept=self.root / "kept") if wanted.prompts else None
         return publish(
-            **self.dirs, index=self.backend, fields_dir=self.root / "fields", compact_share=1.0, keep_previous=3,  # type: ignore[arg-type]
-            prompts=opened,
+            **self.dirs, index=self.backend, fields_dir=self.root / "fields", prompts=opened,  # type: ignore[arg-type]
+            settings=PublishSettings(compact_share=1.0, keep_previous=3),
         )
 
     def clips(self, **filters: object) -> set[tuple[int, int]]:

@@ -29,6 +29,7 @@ from vidseek_retrieval.search.browse import facets_of
 from vidseek_retrieval.search.filters import Condition, meets, parse_filters
 from vidseek_retrieval.search.query import Answer, Query, SearchOptions
 from vidseek_retrieval.search.searcher import Searcher
+from vidseek_retrieval.settings import PublishSettings
 
 DECLARED: dict[str, Any] = {
     "camera": "keyword", "take": "integer", "gain": "float", "is_day": "boolean", "shot_at": ["datetime"], "notes": "text",
@@ -67,7 +68,8 @@ class Archive:
         table = FieldTable(fields_of(DECLARED if declared is None else declared), tuple(said))
         write_fields(self.root / "fields", table)
         return publish(
-            **self.dirs, index=self.backend, fields_dir=self.root / "fields", compact_share=1.0, keep_previous=3  # type: ignore[arg-type]
+            **self.dirs, index=self.backend, fields_dir=self.root / "fields",  # type: ignore[arg-type]
+            settings=PublishSettings(compact_share=1.0, keep_previous=3),
         )
 
     def search(self, **filters: object) -> Answer:

@@ -34,7 +34,7 @@ from vidseek_retrieval.index.edge.backend import EdgeBackend
 from vidseek_retrieval.index.payload import payload_indexes
 from vidseek_retrieval.index.publish import publish
 from vidseek_retrieval.search.moments import RankedClip
-from vidseek_retrieval.settings import IndexSettings
+from vidseek_retrieval.settings import IndexSettings, PublishSettings
 
 
 def files_under(folder: Path) -> dict[str, bytes]:
@@ -92,7 +92,7 @@ def test_publish__captions_and_words_of_the_clips(tmp_path: Path) -> None:
     assert [clip.start_ms for clip in collection.search_words(words.query("RED"), limit=5)] == [0]
     assert len(collection.search_words(words.query("tape 7"), limit=5)) == 2  # the file's name, of both
     assert publish(**tables, caption_dir=tmp_path / "caption", index=tmp_path / "index").built is False
-    bare = IndexSettings(vectors=("video",))
+    bare = PublishSettings(index=IndexSettings(vectors=("video",)))
     report = publish(**tables, caption_dir=tmp_path / "caption", index=tmp_path / "index", settings=bare)
     assert (report.num_captions, report.num_words, report.built) == (0, 0, True)
 
@@ -100,7 +100,7 @@ def test_publish__captions_and_words_of_the_clips(tmp_path: Path) -> None:
 def test_publish__every_setting_is_another_collection_that_answers_alike(tmp_path: Path) -> None:
     tables, names, answers = random_archive(tmp_path, num_videos=1), set(), []
     for settings in (IndexSettings(), IndexSettings(quantization="int8"), IndexSettings(on_disk=True), IndexSettings(m=8)):
-        report = publish(**tables, index=tmp_path / "index", settings=settings)
+        report = publish(**tables, index=tmp_path / "index", settings=PublishSettings(index=settings))
         names.add(report.collection)
         collection = EdgeBackend(tmp_path / "index").open(report.collection)
         assert collection.metadata.settings == settings and report.verification.recall_at_10 >= 0.99
@@ -164,7 +164,7 @@ def test_publish__only_clips_of_the_cut(tmp_path: Path) -> None:
     tables = write_archive(tmp_path, [video_row("a" * 32, "a.mp4")], clips, unit_rows(3, 4))
     assert publish(**tables, index=tmp_path / "index").num_points == 2
     with raises(GateFailed, code="nothing-to-publish", naming="'shots'"):
-        publish(**tables, index=tmp_path / "index", cut="shots")
+        publish(**tables, index=tmp_path / "index", settings=PublishSettings(cut="shots"))
 
 
 def test_publish__clip_without_vector_is_counted(tmp_path: Path) -> None:
@@ -244,10 +244,10 @@ def test_publish__embeddings_of_other_clips_are_refused(tmp_path: Path) -> None:
         publish(**{**tables, "cut_dir": tmp_path / "other" / "cut"}, index=tmp_path / "index")
 
 
-@pytest.mark.parametrize("wrong", [{"keep_previous": -1}, {"min_recall": 1.5}, {"alias": ""}])
-def test_publish__argument_out_of_range(tmp_path: Path, wrong: dict[str, object]) -> None:
+@pytest.mark.parametrize(("alias", "wrong"), [("clips", {"keep_previous": -1}), ("clips", {"min_recall": 1.5}), ("", {})])
+def test_publish__argument_out_of_range(tmp_path: Path, alias: str, wrong: dict[str, Any]) -> None:
     with raises(ConfigError, code="setting-out-of-range"):
-        publish(tmp_path, tmp_path, tmp_path, index=tmp_path / "index", **wrong)  # type: ignore[arg-type]
+        publish(tmp_path, tmp_path, tmp_path, index=tmp_path / "index", alias=alias, settings=PublishSettings(**wrong))
 
 
 def test_publish__second_at_once_says_so(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.retrieval.archive import unit_rows
-from vidseek_retrieval.index.score_spread import evenly, margin_of, score_spread
+from vidseek_retrieval.index.score_spread import evenly, score_spread
 from vidseek_retrieval.search.moments import RankedClip, merge_moments
+from vidseek_retrieval.settings import SearchSettings
 
 
 def narrowed(rows: np.ndarray, share: float) -> np.ndarray:
@@ -47,7 +48,7 @@ def test_moments__scores_that_are_scaled_and_shifted_give_the_same_moments(
             RankedClip(f"{row:03d}", f"{row // 20}", 1000 * (row % 20), 1000 * (row % 20) + 3000, round(float(score), 6))
             for row, score in enumerate(values)
         ]
-        margin = margin_of(float(values.std()), margin_sd=limit / 60 / scores.std())
+        margin = SearchSettings(merge_margin_sd=float(limit / 60 / scores.std())).margin(float(values.std()))
         return [moment.clip_ids for moment in merge_moments(clips, margin=margin)]
 
     assert moments(factor * scores + shift) == moments(scores)

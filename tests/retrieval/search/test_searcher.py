@@ -27,7 +27,7 @@ from vidseek_retrieval.search.moment_recall import PublishedWindows
 from vidseek_retrieval.search.moments import RankedClip, merge_moments
 from vidseek_retrieval.search.query import Answer, QueryInputs, SearchOptions, Weights
 from vidseek_retrieval.search.searcher import Searcher
-from vidseek_retrieval.settings import EvidenceWeights
+from vidseek_retrieval.settings import EvidenceWeights, PublishSettings, SearchSettings
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_search_image_and_frames__like_the_words(colours: Path, encoder: Encoder
 
 
 def test_search__agrees_with_exact_search(noise: Path) -> None:
-    searcher = Searcher.open(noise / "index", None, merge_margin=0.05)
+    searcher = Searcher.open(noise / "index", None, settings=SearchSettings(merge_margin=0.05))
     embeddings = read_parts(noise / "embed" / "parts")
     spans = {
         str(row["clip_id"]): (str(row["video_id"]), int(str(row["start_ms"])), int(str(row["end_ms"])))
@@ -199,7 +199,7 @@ import vidseek_retrieval.embedding.embed_clips, vidseek_retrieval.index.publish,
 
 def test_search__negative_margin(colours: Path) -> None:
     with raises(ConfigError, code="setting-out-of-range", naming="merge_margin"):
-        Searcher.open(colours, None, merge_margin=-0.1)
+        Searcher.open(colours, None, settings=SearchSettings(merge_margin=-0.1))
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"clips": 1}', '{"clips": {}}'])
@@ -246,7 +246,8 @@ def test_search__across_publishes_is_never_empty_mixed_or_failed(tmp_path: Path)
     expected = {}
     try:
         for seed in (1, 2):
-            report = publish(**random_archive(tmp_path, num_videos=1, seed=seed), index=index, keep_previous=0)
+            tables = random_archive(tmp_path, num_videos=1, seed=seed)
+            report = publish(**tables, index=index, settings=PublishSettings(keep_previous=0))
             owners[report.collection] = seed
             expected[report.collection] = Searcher.open(index, None).search_vector(query, VERSION, limit=1000)
     finally:
@@ -306,7 +307,7 @@ def test_search__less_of_that(captioned: Path, encoder: Encoder) -> None:
     }["red.mp4"]
     assert after[-1] == "red"
     with raises(InputRejected, code="vectors-cancel"):
-        same = Searcher.open(captioned, encoder, negative_weight=1.0)
+        same = Searcher.open(captioned, encoder, settings=SearchSettings(negative_weight=1.0))
         same.search(same.encode(QueryInputs(texts=("red",)), QueryInputs(texts=("red",))))
     with raises(InputRejected, code="empty-query"):
         searcher.encode(QueryInputs(), QueryInputs(texts=("red",)))
@@ -349,7 +350,7 @@ def test_search__by_caption_by_words_and_by_both(captioned: Path, encoder: Encod
     assert found(both)[:2] == ["red", "green"] and both.hits[0].score < 1
     camera = searcher.encode(QueryInputs(texts=("camera 7",)))
     assert found(searcher.search(camera, SearchOptions(weights=Weights(video=0, words=1)))) == ["white"]
-    default = Searcher.open(captioned, encoder, weights=Weights(video=0, words=1))
+    default = Searcher.open(captioned, encoder, settings=SearchSettings(weights=Weights(video=0, words=1)))
     assert found(default.search(query)) == ["red"]
 
 
@@ -385,7 +386,7 @@ def test_search__only_in_words_and_phrases(captioned: Path, encoder: Encoder) ->
 
 
 def test_search__evidence_weighs_nothing_where_params_say_so(captioned: Path, encoder: Encoder) -> None:
-    searcher = Searcher.open(captioned, encoder, evidence=EvidenceWeights(captions=0.0))
+    searcher = Searcher.open(captioned, encoder, settings=SearchSettings(evidence=EvidenceWeights(captions=0.0)))
     query = searcher.encode(QueryInputs(texts=("green crane",)))
     assert searcher.search(query).hits == searcher.search(query, SearchOptions(fields=("visual",))).hits
 
@@ -403,7 +404,7 @@ def test_search__weights_that_leave_nothing(colours: Path, captioned: Path, enco
 
 
 def test_search__diversity_brings_what_differs(colours: Path, encoder: Encoder) -> None:
-    searcher = Searcher.open(colours, encoder, merge_margin=0.0)
+    searcher = Searcher.open(colours, encoder, settings=SearchSettings(merge_margin=0.0))
     query = searcher.encode(QueryInputs(texts=("red",)))
     plain = searcher.search(query, SearchOptions(limit=1000))
     spread = searcher.search(query, SearchOptions(limit=1000, diversity=0.7))
@@ -432,8 +433,8 @@ def test_search__the_margin_is_in_standard_deviations_of_the_collections_scores(
         ))
     query = unit_rows(1, 16, seed=9)[0]
     for margin_sd in (0.0, 0.3, 1.0):
-        found = Searcher.open(noise / "index", None, merge_margin_sd=margin_sd)
-        as_cosine = Searcher.open(noise / "index", None, merge_margin=round(margin_sd * spread, 6))
+        found = Searcher.open(noise / "index", None, settings=SearchSettings(merge_margin_sd=margin_sd))
+        as_cosine = Searcher.open(noise / "index", None, settings=SearchSettings(merge_margin=round(margin_sd * spread, 6)))
         assert found.search_vector(query, VERSION).hits == as_cosine.search_vector(query, VERSION).hits
 
 

@@ -31,7 +31,7 @@ from vidseek_retrieval.index.verification import verify_collection
 from vidseek_retrieval.search.filters import parse_filters
 from vidseek_retrieval.search.query import Query, SearchOptions
 from vidseek_retrieval.search.searcher import Searcher
-from vidseek_retrieval.settings import IndexSettings, SearchSettings, Weights
+from vidseek_retrieval.settings import IndexSettings, PublishSettings, SearchSettings, Weights
 from vidseek_retrieval.vectors import registry
 from vidseek_retrieval.vectors.registry import FieldKind, IndexVector, vector_names
 
@@ -146,7 +146,7 @@ def test_vectors__that_a_file_adds_are_published_searched_exported_and_verified(
 ) -> None:
     monkeypatch.setattr(transfer, "check_file", check_here)  # the process that checks knows installed packages alone
     tables, content = archive(tmp_path / "archive")
-    settings = IndexSettings(vectors=("video", "gist", "tags"), quantization="int8")
+    settings = PublishSettings(index=IndexSettings(vectors=("video", "gist", "tags"), quantization="int8"))
     report = publish(**tables, index=backend, settings=settings)
     assert report.verification.passed and not publish(**tables, index=backend, settings=settings).built
     collection = backend.open(report.collection)
@@ -155,7 +155,7 @@ def test_vectors__that_a_file_adds_are_published_searched_exported_and_verified(
     check(collection, content)
 
     (query,) = unit_rows(1, 16, seed=3)
-    searcher = Searcher(backend, None, weights=Weights(video=0, gist=1))
+    searcher = Searcher(backend, None, settings=SearchSettings(weights=Weights(video=0, gist=1)))
     best = searcher.search(Query.of_vector(query, VERSION)).hits[0]
     first = by_cosine(content, query)[0]
     assert best.best_clip_id == first and best.score == pytest.approx(float(np.dot(content[first]["gist"], query)), abs=1e-5)
@@ -176,7 +176,8 @@ def test_vectors__that_a_file_adds_are_published_searched_exported_and_verified(
 
 def test_verify__counts_and_lengths_of_a_vector_that_a_file_adds(registered: None, tmp_path: Path) -> None:
     tables, _ = archive(tmp_path / "archive")
-    backend, settings = EdgeBackend(tmp_path / "index"), IndexSettings(vectors=("video", "gist"))
+    backend = EdgeBackend(tmp_path / "index")
+    settings = PublishSettings(index=IndexSettings(vectors=("video", "gist")))
     name = publish(**tables, index=backend, settings=settings).collection
     metadata = backend.open(name).metadata
     wrong = CollectionMetadata.from_json({**metadata.to_json(), "num_others": {"gist": 30}})
@@ -188,7 +189,8 @@ def test_verify__counts_and_lengths_of_a_vector_that_a_file_adds(registered: Non
 
 
 def test_publish__other_values_are_another_collection(registered: None, tmp_path: Path) -> None:
-    backend, settings = EdgeBackend(tmp_path / "index"), IndexSettings(vectors=("video", "gist"))
+    backend = EdgeBackend(tmp_path / "index")
+    settings = PublishSettings(index=IndexSettings(vectors=("video", "gist")))
     first, second = (
         publish(**archive(tmp_path / "archive", seed=seed)[0], index=backend, settings=settings).collection
         for seed in (7, 8)

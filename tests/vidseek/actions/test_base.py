@@ -30,7 +30,6 @@ from vidseek_retrieval.embedding.embed_archive import Tables, embed_all
 from vidseek_retrieval.embedding.embedding_parts import PARTS_FOLDER, read_parts
 from vidseek_retrieval.index.aliases import list_collections, prune, rollback, verify
 from vidseek_retrieval.index.publish import publish
-from vidseek_retrieval.settings import IndexSettings
 
 pytestmark = pytest.mark.slow  # the base is exported by torch
 ROOT = Path(__file__).parents[3]
@@ -55,7 +54,7 @@ def publish_live(archive: Archive) -> str:
     tables = Tables(data / "ingest", data / "cut", data / "frames", data / "caption")
     embed_all(archive.bundle, tables, out=data / "embed", variant="fp32", batch=8, cut="windows")
     return publish(
-        data / "embed", data / "cut", data / "ingest", data / "caption", index=archive.index, settings=IndexSettings(),
+        data / "embed", data / "cut", data / "ingest", data / "caption", index=archive.index,
     ).collection
 
 

@@ -33,7 +33,7 @@ from vidseek_retrieval.embedding.embed_clips import embed_archive
 from vidseek_retrieval.embedding.embedding_parts import read_parts
 from vidseek_retrieval.index.aliases import rollback
 from vidseek_retrieval.index.publish import publish
-from vidseek_retrieval.settings import IndexSettings
+from vidseek_retrieval.settings import IndexSettings, PublishSettings
 from vidseek_training.captioning.captions import write_captions
 from vidseek_training.captioning.journal import open_journal, read_journal
 from vidseek_training.dataset.pairs import make_pairs
@@ -80,7 +80,8 @@ def repro(archive: Archive) -> None:
     )
     embed_archive(data / "frames", Encoder.load(archive.bundle, threads=1), out=data / "embed")
     publish(
-        data / "embed", data / "cut", data / "ingest", index=archive.index, settings=IndexSettings(vectors=("video",)),
+        data / "embed", data / "cut", data / "ingest", index=archive.index,
+        settings=PublishSettings(index=IndexSettings(vectors=("video",))),
     )
 
 

@@ -6,16 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.raising import raises
 from tests.waiting import wait_until
-from vidseek.jobs.archive_lock import WORKER_VARIABLE, ArchiveBusy, holder_of, stage_at_work, working_on
+from vidseek.jobs.archive_lock import WORKER_VARIABLE, ArchiveBusy, Holder, stage_at_work, working_on
 
 HOLD = """
 import sys, time
 from pathlib import Path
 from vidseek.jobs.archive_lock import stage_at_work, working_on
 state = Path(sys.argv[2])
-block = working_on(state, "`vidseek watch`", wait=True) if sys.argv[1] == "work" else stage_at_work(state, "embed")
+block = working_on(state, "`vidseek watch`", told=print) if sys.argv[1] == "work" else stage_at_work(state, "embed")
 with block:
     print("held", flush=True)
     time.sleep(60)
@@ -35,21 +37,33 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.stdout.close()
 
 
+class Taken(Exception):
+    pass
+
+
+def is_free(state: Path, *, holder: tuple[str, int] | None = None) -> bool:
+    """Whether a worker need not wait for the lock; if it must, it is told of `holder`."""
+    def told(by: Holder | None) -> None:
+        assert holder is None or (by is not None and (by.what, by.process) == holder)
+        raise Taken
+
+    try:
+        with working_on(state, "me", told=told):
+            return True
+    except Taken:
+        return False
+
+
 def test_working_on__is_one_at_a_time_and_says_who(tmp_path: Path) -> None:
-    assert holder_of(tmp_path) is None
+    assert is_free(tmp_path)
     other = hold("work", tmp_path)
     try:
-        with raises(ArchiveBusy, code="archive-busy", naming=("`vidseek watch`", other.pid)), \
-                working_on(tmp_path, "me", wait=False):
-            raise AssertionError
+        assert not is_free(tmp_path, holder=("`vidseek watch`", other.pid))
         with raises(ArchiveBusy, code="archive-busy", naming="embed"), stage_at_work(tmp_path, "embed"):
             raise AssertionError
-        found = holder_of(tmp_path)
-        assert found is not None and found.process == other.pid
     finally:
         end(other)
-    with working_on(tmp_path, "me", wait=False):
-        pass
+    assert is_free(tmp_path)
     with stage_at_work(tmp_path, "embed"):
         pass
 
@@ -62,7 +76,7 @@ def test_working_on__waits_and_tells_whom_for_once(tmp_path: Path) -> None:
         told.append(str(holder))
         end(other)
 
-    with working_on(tmp_path, "me", wait=True, told=note):
+    with working_on(tmp_path, "me", told=note):
         assert len(told) == 1 and str(other.pid) in told[0]
 
 
@@ -75,9 +89,7 @@ def test_stage_at_work__keeps_workers_out_until_its_dvc_has_ended(tmp_path: Path
     run = subprocess.Popen([str(dvc)], stdout=subprocess.PIPE, start_new_session=True)
     try:
         assert run.stdout is not None and run.stdout.readline() == b"between\n"
-        with raises(ArchiveBusy, code="archive-busy", naming=("`dvc repro`", run.pid)), \
-                working_on(tmp_path, "me", wait=False):
-            raise AssertionError
+        assert not is_free(tmp_path, holder=("`dvc repro`", run.pid))
         with stage_at_work(tmp_path, "embed"):  # its own next stage
             pass
     finally:
@@ -85,8 +97,7 @@ def test_stage_at_work__keeps_workers_out_until_its_dvc_has_ended(tmp_path: Path
         run.wait()
         assert run.stdout is not None
         run.stdout.close()
-    with working_on(tmp_path, "me", wait=False):
-        pass
+    assert is_free(tmp_path)
 
 
 _STAGE = (
@@ -107,12 +118,11 @@ def test_stage_at_work__within_the_worker_needs_no_lock(tmp_path: Path) -> None:
 
 
 def test_working_on__is_kept_by_what_inherits_its_file(tmp_path: Path) -> None:
-    with working_on(tmp_path, "me", wait=False) as lock:
+    with working_on(tmp_path, "me", told=pytest.fail) as lock:
         child = subprocess.Popen(["sleep", "60"], pass_fds=(lock,))
     try:
-        with raises(ArchiveBusy, code="archive-busy"), working_on(tmp_path, "me", wait=False):
-            raise AssertionError
+        assert not is_free(tmp_path)
     finally:
         child.kill()
         child.wait()
-    wait_until(lambda: holder_of(tmp_path) is None)
+    wait_until(lambda: is_free(tmp_path))

@@ -176,7 +176,7 @@ def test_work__that_is_interrupted_goes_back_into_the_queue(
     stages.error = KeyboardInterrupt()
     queue = Queue(archive)
     job = queue.add_file(coloured["red"])
-    with pytest.raises(KeyboardInterrupt), working_on(archive.state, "me", wait=False) as lock:
+    with pytest.raises(KeyboardInterrupt), working_on(archive.state, "me", told=pytest.fail) as lock:
         Worker(archive, lock).work([job])
     assert queue.table.get(job.id).state == "queued"
     stages.error = None
@@ -272,7 +272,7 @@ def test_work__that_is_killed_as_it_moves_a_file_leaves_it_once(
     """Whether the job is tried again, or the file added again before that."""
     queue = Queue(archive)
     job = queue.add_file(coloured["red"])
-    with monkeypatch.context() as patched, working_on(archive.state, "me", wait=False) as lock:
+    with monkeypatch.context() as patched, working_on(archive.state, "me", told=pytest.fail) as lock:
         die_when_moving(patched, is_linked=is_linked, is_moved=is_moved)
         with pytest.raises(Killed):
             Worker(archive, lock).work([job])

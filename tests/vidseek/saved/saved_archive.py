@@ -28,6 +28,7 @@ from vidseek_media.files.fetching import Fetcher
 from vidseek_retrieval.index.backend import IndexBackend
 from vidseek_retrieval.index.publish import publish
 from vidseek_retrieval.search.searcher import Searcher
+from vidseek_retrieval.settings import PublishSettings
 
 SECRET = "0123456789abcdef0123456789abcdef"
 SURE = 0.95
@@ -68,7 +69,8 @@ class Growing:
         said = [Statement(video_id(each), "camera", (name,)) for each, name in cameras.items()]
         write_fields(self.root / "data" / "fields", FieldTable(fields_of(self.declared), tuple(said)))
         index = self.backend or self.root / "index"
-        publish(**tables, index=index, fields_dir=self.root / "data" / "fields", compact_share=1.0)
+        fields, settings = self.root / "data" / "fields", PublishSettings(compact_share=1.0)
+        publish(**tables, index=index, fields_dir=fields, settings=settings)
 
     def searcher(self) -> Searcher:
         return open_text_searcher(self.archive)

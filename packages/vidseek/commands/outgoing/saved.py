@@ -109,10 +109,7 @@ def saved_remove(
     from vidseek.saved.saved_table import SavedTable
 
     SavedTable(Archive.here().saved).remove(search_id)
-    if as_json:
-        printing.print_json({"removed": search_id})
-    else:
-        printing.say("Removed.")
+    printing.tell({"removed": search_id}, "Removed.", as_json=as_json)
 
 
 def saved_run(as_json: printing.AsJson = False) -> None:

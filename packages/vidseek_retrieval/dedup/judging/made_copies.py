@@ -19,9 +19,9 @@ NOTHING = -20.0
 """The logarithm of odds of what cannot be aligned."""
 
 
-def _resized(pictures: Pictures, height: int = SIDE, width: int = SIDE) -> Pictures:
+def _resized(pictures: Pictures, height: int = SIDE) -> Pictures:
     return np.stack([
-        np.asarray(Image.fromarray(each).resize((width, height), Image.Resampling.BILINEAR)) for each in pictures
+        np.asarray(Image.fromarray(each).resize((SIDE, height), Image.Resampling.BILINEAR)) for each in pictures
     ])
 
 

@@ -27,7 +27,7 @@ from vidseek_media.errors import ArtifactError, ConfigError, ServiceError, forei
 from vidseek_media.files.folders import sync_path
 from vidseek_media.files.json_files import read_json, write_json
 from vidseek_media.names import relative_file, shown
-from vidseek_retrieval.index.backend import USE_REMEDY, Alias, Point, alias_name
+from vidseek_retrieval.index.backend import USE_REMEDY, Alias, Point, alias_name, require_alias_name
 from vidseek_retrieval.index.collection_metadata import (
     COLLECTION_NAME,
     CollectionMetadata,
@@ -87,34 +87,26 @@ class EdgeBackend:
             ) from error
 
     def live(self, alias: str) -> str | None:
-        """Return the collection that `alias` points to now.
-
-        Raises:
-            ArtifactError: aliases.json is broken.
-        """
+        """Implement `IndexBackend.live`; never out of date."""
         found = self.aliases().get(alias)
         return found.collection if found else None
 
     def lost_aliases(self) -> list[str]:
-        """None: all aliases are in the one table."""
+        """Implement `IndexBackend.lost_aliases`: none, since all aliases are in one table."""
         return []
 
     def collections(self) -> list[CollectionMetadata]:
-        """Return the finished collections that can be read, oldest first."""
+        """Implement `IndexBackend.collections`."""
         metadata = [metadata for name in self.stored() if (metadata := self._facts_or_none(name)) is not None]
         return sorted(metadata, key=lambda each: (each.created_at, each.name))
 
     def stored(self) -> list[str]:
-        """Return the names of the finished collections, sorted; also of those whose metadata cannot be read."""
+        """Implement `IndexBackend.stored`."""
         names = [path.parent.name for path in self.root.glob(f"*/{COLLECTION_FILE}")]
         return sorted(name for name in names if COLLECTION_NAME.fullmatch(name))
 
     def open(self, name: str) -> EdgeCollection:
-        """Open a finished collection. Any number of processes may have it open.
-
-        Raises:
-            ArtifactError: it is not there, or broken.
-        """
+        """Implement `IndexBackend.open`. Any number of processes may have it open."""
         facts = self._facts(name)
         finished = self._finished.pop(name, None)
         return finished or EdgeCollection.open(self.root / name, facts)
@@ -270,18 +262,12 @@ class EdgeBackend:
         return wrong
 
     def move_alias(self, alias: str, to: Alias) -> None:
-        """Point `alias` elsewhere, by one rename.
-
-        Raises:
-            ConfigError: it cannot be the name of an alias.
-        """
-        try:
-            self._write_aliases({**self.aliases(), alias_name(alias): to})
-        except ValueError as error:
-            raise ConfigError(str(error), code="bad-alias", remedy="Choose another name for the alias") from error
+        """Implement `IndexBackend.move_alias`, by one rename."""
+        require_alias_name(alias)
+        self._write_aliases({**self.aliases(), alias: to})
 
     def drop_alias(self, alias: str) -> None:
-        """Let `alias` point nowhere; nothing where it does not point anywhere."""
+        """Implement `IndexBackend.drop_alias`."""
         aliases = self.aliases()
         if aliases.pop(alias, None) is not None:
             self._write_aliases(aliases)
@@ -303,7 +289,7 @@ class EdgeBackend:
         self._remove(name)
 
     def remove_unfinished(self, *, needed: Set[str] = frozenset()) -> list[str]:
-        """Remove what a killed build left, but for collections that are `needed`, and say what it was."""
+        """Implement `IndexBackend.remove_unfinished`."""
         for left in self.root.glob(f"{_REMOVED}*"):
             shutil.rmtree(left, ignore_errors=True)
         names = sorted(path.name for path in self.root.iterdir() if COLLECTION_NAME.fullmatch(path.name))

@@ -4,7 +4,6 @@ its stdin.
 
 from __future__ import annotations
 
-import ctypes
 import pickle
 import signal
 import sys
@@ -12,11 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from vidseek_media.decoding.sandbox import die_with_parent
 from vidseek_retrieval.index.backend import Point
 from vidseek_retrieval.index.edge.shard import grow_shard, load_shard
-
-PR_SET_PDEATHSIG = 1
-"""Of Linux's prctl."""
 
 
 def read_points(pipe: BinaryIO) -> Iterator[Point]:
@@ -29,14 +26,9 @@ def read_points(pipe: BinaryIO) -> Iterator[Point]:
         yield from batch
 
 
-def _end_with_parent() -> None:
-    """Let the kernel end this process where its parent is killed: the next publish may make a folder of the same name."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def main() -> None:
     """Build the collection that is sent to stdin in the folder named as argument."""
-    _end_with_parent()
+    die_with_parent(signal.SIGKILL)  # the next publish may make a folder of the same name
     pipe = sys.stdin.buffer
     metadata, growth = pickle.load(pipe)
     folder, points = Path(sys.argv[1]), read_points(pipe)

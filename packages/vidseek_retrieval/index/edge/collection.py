@@ -70,17 +70,7 @@ class EdgeCollection:
         conditions: Sequence[Condition] = (),
         time_ranges: Sequence[TimeRange] = (),
     ) -> list[RankedClip]:
-        """Return the clips nearest to a vector, best first.
-
-        Args:
-            vector: float32 of shape (dimension,), unit length.
-            limit: Most clips returned, at least 1.
-            exact: Whether to compare all vectors; else the search is approximate.
-            score_threshold: Least cosine of a clip.
-            using: Name of the dense vector to search by.
-            conditions: Conditions on payload fields that must all hold.
-            time_ranges: If given, only clips that begin in one of these ranges are returned.
-        """
+        """Implement `Collection.search`."""
         if not self._facts.has(using):
             return []
         params = qdrant.SearchParams(
@@ -96,27 +86,20 @@ class EdgeCollection:
     def search_words(
         self, words: SparseVector, *, limit: int, using: Vector = WORDS_VECTOR, conditions: Sequence[Condition] = ()
     ) -> list[RankedClip]:
-        """Return the clips that share words with the query, best first, ranked by BM25.
-
-        Args:
-            words: Indices and weights of the query's words.
-            limit: Most clips returned, at least 1.
-            using: Name of the sparse vector to search by.
-            conditions: Conditions on payload fields that must all hold.
-        """
+        """Implement `Collection.search_words`."""
         if not self._facts.has(using) or not words.indices:
             return []
         query = qdrant.Query.Nearest(sparse_vector(words), using=using)
         return sorted(self._query(query, limit, None, _filter(conditions)), key=rank_order)
 
     def payloads(self, clip_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-        """Return the payloads of these points by id; missing points are left out."""
+        """Implement `Collection.payloads`."""
         with self._broken_is_ours():
             records = self._shard.retrieve(list(clip_ids), with_payload=True, with_vector=False)
         return {str(record.id): record.payload or {} for record in records}
 
     def count(self, vector: Vector | None = None) -> int:
-        """Return the exact number of points, or of points that have the named vector."""
+        """Implement `Collection.count`."""
         if vector is not None and not self._facts.has(vector):
             return 0
         having = qdrant.Filter(must=[qdrant.HasVectorCondition(vector)]) if vector else None
@@ -124,12 +107,7 @@ class EdgeCollection:
             return int(self._shard.count(qdrant.CountRequest(exact=True, filter=having)))
 
     def sample(self, num: int, *, seed: int) -> list[str]:
-        """Return a random sample of clip ids.
-
-        Args:
-            num: Most ids returned.
-            seed: Seed of the draw; the same seed returns the same ids.
-        """
+        """Implement `Collection.sample`."""
         def first_from(offset: str | None) -> str | None:
             with self._broken_is_ours():
                 records, _ = self._shard.scroll(qdrant.ScrollRequest(offset=offset, limit=1, with_payload=False))
@@ -138,13 +116,13 @@ class EdgeCollection:
         return draw_ids(num, seed=seed, first_from=first_from)
 
     def points(self, clip_ids: Sequence[str]) -> list[Point]:
-        """Return the points with these ids, in this order; missing points are left out."""
+        """Implement `Collection.points`."""
         with self._broken_is_ours():
             records = self._shard.retrieve(list(clip_ids), with_payload=True, with_vector=True)
         return points_in_order(records, clip_ids)
 
     def scroll(self, *, batch: int = 1000) -> Iterator[Point]:
-        """Yield all points in order of clip id, with at most `batch` of them in memory."""
+        """Implement `Collection.scroll`."""
         offset = None
         while True:
             request = qdrant.ScrollRequest(offset=offset, limit=batch, with_payload=True, with_vector=True)
@@ -155,20 +133,14 @@ class EdgeCollection:
                 return
 
     def facet(self, field: str, *, limit: int, conditions: Sequence[Condition] = ()) -> dict[str, int]:
-        """Return the values of a keyword field, each with its number of points, most frequent first.
-
-        Args:
-            field: Name of the payload field.
-            limit: Most values returned.
-            conditions: Conditions on payload fields that must all hold.
-        """
+        """Implement `Collection.facet`."""
         with self._broken_is_ours():
             request = qdrant.FacetRequest(field, limit=limit, exact=True, filter=_filter(conditions))
             hits = self._shard.facet(request).hits
         return {str(hit.value): hit.count for hit in hits}
 
     def bounds(self, field: str) -> tuple[Any, Any] | None:
-        """Return the smallest and the largest value of a number or time field; None if no point has one."""
+        """Implement `Collection.bounds`."""
         ends = []
         for direction in (qdrant.Direction.Asc, qdrant.Direction.Desc):
             request = qdrant.ScrollRequest(limit=1, with_payload=True, order_by=qdrant.OrderBy(field, direction=direction))

@@ -11,16 +11,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidseek_media.errors import ArtifactError, ConfigError
+from vidseek_media.errors import ArtifactError
 from vidseek_media.files.folders import whole_file
 from vidseek_retrieval.index.aliases import require_published
-from vidseek_retrieval.index.backend import IndexBackend, Point, alias_name
+from vidseek_retrieval.index.backend import IndexBackend, Point, require_alias_name
 from vidseek_retrieval.index.collection_metadata import CollectionMetadata, canonical_json
 from vidseek_retrieval.index.difference.content import ImportedContent
 from vidseek_retrieval.index.exchange.import_checks import FACTS_KEY, check_file, columns_of, opened
 from vidseek_retrieval.index.publish import Published, go_live
 from vidseek_retrieval.index.values import SparseVector
-from vidseek_retrieval.settings import KEEP_PREVIOUS, MIN_RECALL
+from vidseek_retrieval.settings import PublishSettings
 
 ROWS = 10_000
 """Of a row group: what is in memory at once."""
@@ -72,8 +72,7 @@ def export_collection(
 
 
 def import_collection(
-    backend: IndexBackend, path: Path, *, alias: str = "clips", keep_previous: int = KEEP_PREVIOUS,
-    min_recall: float = MIN_RECALL, encoder_version: str | None = None,
+    backend: IndexBackend, path: Path, *, alias: str = "clips", encoder_version: str | None = None
 ) -> Published:
     """Build the collection of an exported file, verify it, try it, and then move the alias, as `publish` does.
 
@@ -83,8 +82,6 @@ def import_collection(
         backend: The index to build it in.
         path: A file that `export_collection` wrote.
         alias: The alias to move.
-        keep_previous: Number of earlier collections kept for a rollback, at least 0.
-        min_recall: Least recall at 10 of approximate against exact searches, from 0 to 1.
         encoder_version: 16 hex digits of the encoder that will search it; None if there is none yet.
 
     Raises:
@@ -93,10 +90,7 @@ def import_collection(
         GateFailed: the new collection does not verify; the live one stays.
         ServiceError: another publish is running, or the backend cannot store it.
     """
-    try:
-        alias_name(alias)
-    except ValueError as error:
-        raise ConfigError(str(error), code="bad-alias", remedy="Choose another name for the alias") from error
+    require_alias_name(alias)
     check_file(path)
     with opened(path) as export:
         if encoder_version is not None and export.metadata.encoder_version != encoder_version:
@@ -106,7 +100,7 @@ def import_collection(
                 code="other-encoder", remedy="Take the encoder bundle that it was made with along, or export the other one",
             )
         content = ImportedContent(replace(export.metadata, imported=True, num_changed=0), export.points())
-        return go_live(backend, content, alias=alias, keep_previous=keep_previous, min_recall=min_recall)
+        return go_live(backend, content, alias=alias, settings=PublishSettings())
 
 
 def _schema(metadata: CollectionMetadata) -> pa.Schema:

@@ -19,8 +19,7 @@ from typing import Any, NamedTuple
 
 from qdrant_client import QdrantClient, models
 
-from vidseek_media.errors import ConfigError
-from vidseek_retrieval.index.backend import Alias, alias_name
+from vidseek_retrieval.index.backend import Alias
 from vidseek_retrieval.index.collection_metadata import COLLECTION_NAME, collection_name
 from vidseek_retrieval.index.qdrant.builds import FIRST
 from vidseek_retrieval.index.qdrant.limits import Limits
@@ -251,21 +250,6 @@ class AliasTable:
 
     def _deletion(self, alias: str) -> models.DeleteAliasOperation:
         return models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=f"{self._prefix}{alias}"))
-
-
-def require_alias_name(alias: str) -> None:
-    """Check the name of an alias.
-
-    Args:
-        alias: As the user gave it.
-
-    Raises:
-        ConfigError: it is not a plain name.
-    """
-    try:
-        alias_name(alias)
-    except ValueError as error:
-        raise ConfigError(str(error), code="bad-alias", remedy="Choose another name for the alias") from error
 
 
 def note_id(alias: str) -> str:

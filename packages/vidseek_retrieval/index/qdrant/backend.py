@@ -21,7 +21,7 @@ from qdrant_client import QdrantClient, models
 
 from vidseek_media.errors import ArtifactError, ServiceError, VidseekError
 from vidseek_media.names import shown
-from vidseek_retrieval.index.backend import Alias, Point
+from vidseek_retrieval.index.backend import Alias, Point, require_alias_name
 from vidseek_retrieval.index.collection_metadata import (
     BUILD_DIGITS,
     COLLECTION_NAME,
@@ -29,7 +29,7 @@ from vidseek_retrieval.index.collection_metadata import (
     collection_name,
     require_facts,
 )
-from vidseek_retrieval.index.qdrant.alias_table import AliasTable, require_alias_name
+from vidseek_retrieval.index.qdrant.alias_table import AliasTable
 from vidseek_retrieval.index.qdrant.build_reader import BuildReader
 from vidseek_retrieval.index.qdrant.building import ServerBuilder, info_of, struct_of
 from vidseek_retrieval.index.qdrant.builds import BUILDS_KEY, FACTS_KEY, FIRST, Build, Builds
@@ -125,16 +125,7 @@ class QdrantBackend:
         return sorted(name for held in self._held() for name in held.builds.builds)
 
     def open(self, name: str) -> QdrantCollection:
-        """Open a finished collection.
-
-        Args:
-            name: Of the collection.
-
-        Raises:
-            ArtifactError: it does not exist, or is not finished.
-            ConfigError: the server is too old.
-            ServiceError: the server does not answer.
-        """
+        """Implement `IndexBackend.open`. Raises ConfigError: the server is too old; ServiceError: it does not answer."""
         self._require_version()
         held = self._find(name)
         metadata = held.builds.metadata(name) if held else None
@@ -235,15 +226,7 @@ class QdrantBackend:
         return [problem] if problem else []
 
     def move_alias(self, alias: str, to: Alias) -> None:
-        """Implement `IndexBackend.move_alias`; the history moves in the same request.
-
-        Args:
-            alias: Its name.
-            to: The collection, and those kept for a rollback.
-
-        Raises:
-            ConfigError: it is not a valid alias name.
-        """
+        """Implement `IndexBackend.move_alias`; the history moves in the same request."""
         require_alias_name(alias)
         self._lock.renew(at_once=True)
         every = [held.builds for held in self._held()]

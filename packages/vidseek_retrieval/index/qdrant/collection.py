@@ -61,17 +61,7 @@ class QdrantCollection:
         conditions: Sequence[Condition] = (),
         time_ranges: Sequence[TimeRange] = (),
     ) -> list[RankedClip]:
-        """Return the clips nearest to a vector, best first.
-
-        Args:
-            vector: float32 of shape (dimension,), unit length.
-            limit: Most clips returned, at least 1.
-            exact: Whether to compare all vectors; else the search is approximate.
-            score_threshold: Least cosine of a clip.
-            using: Name of the dense vector to search by.
-            conditions: Conditions on payload fields that must all hold.
-            time_ranges: If given, only clips that begin in one of these ranges are returned.
-        """
+        """Implement `Collection.search`; many time ranges take several requests."""
         if not self._facts.has(using):
             return []
         must, must_not = self._conditions(conditions)
@@ -89,14 +79,7 @@ class QdrantCollection:
     def search_words(
         self, words: SparseVector, *, limit: int, using: Vector = WORDS_VECTOR, conditions: Sequence[Condition] = ()
     ) -> list[RankedClip]:
-        """Return the clips that share words with the query, best first, ranked by BM25.
-
-        Args:
-            words: Indices and weights of the query's words.
-            limit: Most clips returned, at least 1.
-            using: Name of the sparse vector to search by.
-            conditions: Conditions on payload fields that must all hold.
-        """
+        """Implement `Collection.search_words`."""
         if not self._facts.has(using) or not words.indices:
             return []
         found = self._query(sparse_vector(words), using, limit, None, Where(*self._conditions(conditions)))
@@ -104,11 +87,11 @@ class QdrantCollection:
         return sorted((clip for clip in found if clip.score > 0), key=rank_order)
 
     def payloads(self, clip_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-        """Return the payloads of these points by id; missing points are left out."""
+        """Implement `Collection.payloads`."""
         return {str(record.id): record.payload or {} for record in self._points.retrieve(clip_ids)}
 
     def count(self, vector: Vector | None = None) -> int:
-        """Return the exact number of points, or of points that have the named vector."""
+        """Implement `Collection.count`; where strict mode forbids exact counts, page by page."""
         if vector is not None and not self._facts.has(vector):
             return 0
         having = Where(must=[models.HasVectorCondition(has_vector=vector)] if vector else ())
@@ -117,37 +100,26 @@ class QdrantCollection:
         return sum(len(records) for records in self._points.pages(10_000, having, with_payload=False))
 
     def sample(self, num: int, *, seed: int) -> list[str]:
-        """Return a random sample of clip ids.
-
-        Args:
-            num: Most ids returned.
-            seed: Seed of the draw; the same seed returns the same ids.
-        """
+        """Implement `Collection.sample`."""
         return draw_ids(num, seed=seed, first_from=self._points.first_id)
 
     def points(self, clip_ids: Sequence[str]) -> list[Point]:
-        """Return the points with these ids, in this order; missing points are left out."""
+        """Implement `Collection.points`."""
         return points_in_order(self._points.retrieve(clip_ids, with_vectors=True), clip_ids)
 
     def scroll(self, *, batch: int = 1000) -> Iterator[Point]:
-        """Yield all points in order of clip id, with about `batch` of them in memory."""
+        """Implement `Collection.scroll`, with about `batch` points in memory."""
         return map(point_of, self._points.in_order(batch))
 
     def facet(self, field: str, *, limit: int, conditions: Sequence[Condition] = ()) -> dict[str, int]:
-        """Return the values of a keyword field, each with its number of points, most frequent first.
-
-        Args:
-            field: Name of the payload field.
-            limit: Most values returned.
-            conditions: Conditions on payload fields that must all hold.
-        """
+        """Implement `Collection.facet`."""
         hits = self._points.facet(
             field, Where(*self._conditions(conditions)), limit=self._limits.page(limit), exact=self.allows_exact
         )
         return {str(hit.value): hit.count for hit in hits}
 
     def bounds(self, field: str) -> tuple[Any, Any] | None:
-        """Return the smallest and the largest value of a number or time field; None if no point has one."""
+        """Implement `Collection.bounds`."""
         ends = []
         for direction in (models.Direction.ASC, models.Direction.DESC):
             order = models.OrderBy(key=field, direction=direction)

@@ -9,8 +9,7 @@ from tests.raising import raises
 from vidseek_media.errors import ConfigError
 from vidseek_retrieval.dedup.judging import prior
 from vidseek_retrieval.dedup.judging.limits import Threshold, choose_threshold
-from vidseek_retrieval.dedup.judging.scoring import probability
-from vidseek_retrieval.dedup.judging.terms import terms_of
+from vidseek_retrieval.dedup.judging.scoring import probability, terms_of
 
 
 def chosen(odds: list[float], *, target: float = 0.95, num_videos: int = 100) -> Threshold:

@@ -174,10 +174,10 @@ def test_publish__a_share_of_changed_points_builds_all_again(tmp_path: Path) -> 
 def test_publish__settings_of_searches_write_no_point(tmp_path: Path) -> None:
     archive = GrowingArchive(tmp_path, num_videos=20)
     archive.publish()
-    searched = archive.publish(settings=IndexSettings(hnsw_ef=100, oversampling=2.0))
+    searched = archive.publish(index=IndexSettings(hnsw_ef=100, oversampling=2.0))
     assert (searched.built, searched.moved, searched.num_written) == (True, True, 0)
     assert EdgeBackend(archive.index).open(searched.collection).metadata.settings.hnsw_ef == 100
-    assert archive.publish(settings=IndexSettings(m=8)).num_written == 200
+    assert archive.publish(index=IndexSettings(m=8)).num_written == 200
 
 
 def test_publish__a_duplicate_whose_original_goes_and_comes_back(tmp_path: Path) -> None:

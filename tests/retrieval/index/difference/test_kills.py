@@ -35,6 +35,7 @@ from collections import defaultdict
 from pathlib import Path
 from tests.retrieval.growing import GrowingArchive
 from vidseek_retrieval.index.publish import compact, publish
+from vidseek_retrieval.settings import PublishSettings
 
 CHANGES = {
     "mkdir", "truncate", "ftruncate", "copy_file_range", "sendfile", "write", "writev", "fsync", "fdatasync", "link",
@@ -60,7 +61,7 @@ def work(what, root, at):
 
     sys.setprofile(count)
     if what == "publish":
-        publish(**tables, index=archive.index, compact_share=0.9)
+        publish(**tables, index=archive.index, settings=PublishSettings(compact_share=0.9))
     else:
         compact(archive.index)
     sys.setprofile(None)

@@ -43,7 +43,7 @@ from vidseek_retrieval.index.verification import are_same
 from vidseek_retrieval.search.denylist import FilteredCollection
 from vidseek_retrieval.search.filters import parse_filters
 from vidseek_retrieval.search.searcher import Searcher
-from vidseek_retrieval.settings import IndexSettings, ServerSettings
+from vidseek_retrieval.settings import IndexSettings, PublishSettings, ServerSettings
 
 WORDS = WordEncoder()
 (QUERY,) = unit_rows(1, DIMENSION, seed=99)
@@ -209,7 +209,7 @@ def test_backend__the_whole_life_of_an_archive_that_grows(backend: IndexBackend,
     ]
     again = archive.publish()
     assert (again.built, again.num_written) == (False, 0)
-    whole = compact(backend, keep_previous=0)
+    whole = compact(backend, settings=PublishSettings(keep_previous=0))
     assert (whole.num_written, whole.metadata.num_changed, backend.stored()) == (50, 0, [whole.collection])
     assert prune(backend) == []
     archive.change("caption", 1)
@@ -618,9 +618,8 @@ def test_go_live__two_aliases_share_a_collection_on_the_server(tmp_path: Path) -
     archive = archive_in(tmp_path, backend)
     main = archive.publish()
     archive.add(1)
-    trial = go_live(
-        backend, content_of(archive), alias="trial", keep_previous=0, min_recall=0.9, compact_share=0.9
-    )
+    settings = PublishSettings(keep_previous=0, min_recall=0.9, compact_share=0.9)
+    trial = go_live(backend, content_of(archive), alias="trial", settings=settings)
     assert trial.num_written == 10 and backend.aliases()["clips"].collection == main.collection
     assert len(client.get_aliases().aliases) == 4
     archive.remove(archive.names[0])

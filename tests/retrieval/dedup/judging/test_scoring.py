@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vidseek_retrieval.dedup.comparing.alignment import Evidence
 from vidseek_retrieval.dedup.judging.prior import BIAS, WEIGHTS
-from vidseek_retrieval.dedup.judging.terms import LEAST_MOTION, MOVES_MUCH, terms_of, weighed
+from vidseek_retrieval.dedup.judging.scoring import LEAST_MOTION, MOVES_MUCH, terms_of, weighed
 
 COPY = Evidence(likeness=0.98, weakest=0.9, motion=0.95, energy=5.0, detail=3.0, peak=0.5, length=2.0, share=1.0, area=1.0)
 
