@@ -84,6 +84,7 @@ def test_render_world__says_split_gallery_contrast_and_axis(rendered: Path) -> N
     assert set(captions.axis) <= {*AXES.values(), ""} and (captions.axis != "").any()
 
 
+@pytest.mark.slow
 def test_render_world__the_same_seed_gives_the_same_world(rendered: Path, tmp_path: Path) -> None:
     render_world(tmp_path, size=SIZE, seed=3, workers=2)
     for name, files in VIDEOS.items():

@@ -69,6 +69,7 @@ def test_convert__what_is_no_model_is_an_artifact_error(tmp_path: Path, variant:
         convert(tmp_path / "text.onnx", tmp_path / "out.onnx", variant=variant)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(1, 6), max_size=4), seed=st.integers(0, 2**32 - 1))
 @pytest.mark.parametrize("variant", ["fp32", "fp16", "int8"])

@@ -109,6 +109,7 @@ def test_python__finds_the_clips_of_the_colour(addresses: dict[str, str]) -> Non
     assert len(lines) == 3 and all("tapes/red.mp4" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_python__asks_an_api_that_wants_no_key_without_one(addresses: dict[str, str], tmp_path: Path) -> None:
     with live_api(write_colour_archive(tmp_path)) as url:
         keyless = {name: value for name, value in addresses.items() if name != "VIDSEEK_API_KEY"} | {"VIDSEEK_URL": url}

@@ -101,6 +101,7 @@ def test_compose__the_service_reads_nothing_else_of_the_archive() -> None:
     assert {name for name in named if not any(f"{name}/".startswith(f"{one}/") for one in mounted)} == set()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("docker-compose"), reason="no docker-compose: apt-get install docker-compose")
 def test_compose__is_what_compose_takes(tmp_path: Path) -> None:
     folder = tmp_path / "infra"

@@ -71,6 +71,7 @@ def test_dashboard__panels_do_not_overlap_and_are_of_one_source() -> None:
     assert {panel["datasource"]["uid"] for panel in panels} == {source["uid"]}
 
 
+@pytest.mark.slow
 @needs_prometheus
 def test_rules__fire_and_stay_silent_as_they_should() -> None:
     for command in (["check", "rules", "alerts.yml"], ["check", "config", "--syntax-only", "prometheus.yml"],

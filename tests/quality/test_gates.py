@@ -125,6 +125,7 @@ class Archive:
         return {failure["rule"]: failure for failure in record["failures"]}
 
 
+@pytest.mark.slow
 def test_check_pairs__says_in_equal_bytes_that_it_passed(archive: Archive) -> None:
     """What depends on passed.json does not run again because the archive has grown."""
     archive.check()
@@ -232,6 +233,7 @@ def test_check_pairs__too_many_rejected_of_any_kind_fail(archive: Archive, stage
     assert failure["observed"] == 0.5
 
 
+@pytest.mark.slow
 def test_check_pairs__one_broken_file_of_a_few_is_no_reason_to_stop(archive: Archive) -> None:
     archive.rejected = {"ingest": ["a.mp4", "b.mp4", "c.mp4"]}  # of nine
     assert archive.check().statistics["rejected_share_files"] == pytest.approx(1 / 3, abs=1e-6)
@@ -274,6 +276,7 @@ def test_check_pairs__captions_of_another_language_fail_and_are_named(archive: A
         archive.check(limits("english"))
 
 
+@pytest.mark.slow
 def test_check_pairs__captions_cut_off_at_one_length_fail(archive: Archive) -> None:
     captions = archive.tables["captions"]
     archive.tables["captions"] = [{**captions[n % 24], "text": "x" * (40 if n < 24 else n)} for n in range(40)]
@@ -343,6 +346,7 @@ def test_check_pairs__few_pairs_may_share_a_text(archive: Archive) -> None:
     assert archive.check(min_caption_repeats=3).passed
 
 
+@pytest.mark.slow
 def test_check_pairs__second_caption_of_a_clip_passes_unless_one_is_required(archive: Archive) -> None:
     archive.pairs.append({**archive.pairs[0], "caption": "the same ball in other words"})
     assert archive.check().passed
@@ -351,6 +355,7 @@ def test_check_pairs__second_caption_of_a_clip_passes_unless_one_is_required(arc
     assert set(archive.fails()) == {"a clip has the same caption only once"}
 
 
+@pytest.mark.slow
 def test_check_pairs__captions_of_whole_videos_are_not_rejections(archive: Archive) -> None:
     """They make no pair by design: an archive that has no others is as good as one without captions."""
     caption = {**archive.tables["captions"][0], "clip_id": None}
@@ -371,6 +376,7 @@ def test_check_pairs__captions_of_still_pictures_are_not_rejections(archive: Arc
     assert set(archive.fails()) == {"rejected pairs: at most 0.2 of all"}
 
 
+@pytest.mark.slow
 def test_check_pairs__a_few_rejected_pairs_are_not_judged(archive: Archive) -> None:
     """As in all tables: of few rows a share says nothing, unless none was kept."""
     archive.rejected = {"pairs": ["0" * 32] * 7}

@@ -79,6 +79,7 @@ LAYOUTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sizes", "correlation", "kind"), LAYOUTS)
 def test_interval__without_a_difference_few_are_proven(
     sizes: NDArray[np.int64], correlation: float, kind: object

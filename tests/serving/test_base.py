@@ -78,6 +78,7 @@ def test_search__each_model_finds_its_own_and_says_which_it_is(archive: Archive)
         assert live.json()["collection"] == archive.backend().aliases()["clips"].collection
 
 
+@pytest.mark.slow
 def test_search__pictures_clips_and_examples_by_the_base(archive: Archive, tmp_path: Path) -> None:
     with serving(archive) as client:
         query = {"query": '{"model": "base"}'}
@@ -89,6 +90,7 @@ def test_search__pictures_clips_and_examples_by_the_base(archive: Archive, tmp_p
         assert alike.json()["hits"][0]["score"] == pytest.approx(1, abs=1e-5) and best(alike) == red
 
 
+@pytest.mark.slow
 def test_search__pages_of_the_base_stay_on_its_collection(archive: Archive, tmp_path: Path) -> None:
     with serving(archive) as client:
         whole = client.post("/v1/search", json={**BASE, "limit": 4}).json()
@@ -155,6 +157,7 @@ def test_start__does_not_open_the_base_before_somebody_asks(archive: Archive, mo
     assert opened == ["base"]
 
 
+@pytest.mark.slow
 def test_search__base_that_opens_slowly_is_there_for_who_asks_next(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +184,7 @@ def test_search__base_that_opens_slowly_is_there_for_who_asks_next(
     assert opened == ["base"]
 
 
+@pytest.mark.slow
 def test_confidence__is_the_live_one_s_and_null_for_the_base(asked_archive: Archive) -> None:
     publish_base(asked_archive.root)
     with serving(asked_archive) as client:

@@ -119,6 +119,7 @@ def broken(content: bytes, rng: np.random.Generator) -> bytes:
             return content[: cut // 2] + content[cut:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
 def test_search__broken_pictures_are_answered_or_refused(client: TestClient, kind: str) -> None:
     rng = np.random.default_rng(0)

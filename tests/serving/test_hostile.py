@@ -149,6 +149,7 @@ def play(app: Any, work: Callable[[httpx.AsyncClient], Awaitable[None]], address
     asyncio.run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_picture__that_is_hostile_is_refused_in_time(app: Any, name: str) -> None:
     """In computing time, which other work on the machine does not change: the worker has `CPU_SECONDS`."""

@@ -199,6 +199,7 @@ def test_serve__soak_leaks_neither_memory_nor_files(archive: Archive, service: S
         assert worker.memory_info().rss < memory + 25 * 2**20, number
 
 
+@pytest.mark.slow
 def test_serve__keeps_the_limits_of_params_on_its_connections(archive: Archive, service: Service) -> None:
     """BentoML sets up the server; tests/serving/http/test_connections.py has each limit by itself."""
     wait_until_ready(service.address, archive.root / "serve.log")
@@ -262,6 +263,7 @@ def test_serve__bundle_that_is_not_what_was_published_is_refused_at_start(
     assert done.returncode == 12 and reason in done.stderr and "→" in done.stderr
 
 
+@pytest.mark.slow
 def test_service__sends_no_usage_data() -> None:
     """BentoML remembers its switch at the first question, which its command asks before it imports the service."""
     code = (
@@ -275,6 +277,7 @@ def test_service__sends_no_usage_data() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=folder, env={"PYTHONPATH": f"{PACKAGES}:{folder}"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("text", "key", "reason"), [
     ("ingest: {youtube: {max_height: 720}}", "", "write ingest.youtube.max_side_px"),
     ("serve: {prot: 3000}", "", "serve.prot"),
@@ -289,6 +292,7 @@ def test_service__what_is_wrong_with_its_settings_is_one_message(text: str, key:
     assert "Traceback" not in done.stderr and "→" in done.stderr
 
 
+@pytest.mark.slow
 def test_service__starts_without_what_no_answer_needs() -> None:
     """The service is imported twice before it is ready, so each of these would delay it twice."""
     code = (

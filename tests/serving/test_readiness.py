@@ -43,6 +43,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before it starts", "while it runs"])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_ready__is_not_what_no_search_is(archive: Archive, tmp_path: Path, damage: str, when: str) -> None:

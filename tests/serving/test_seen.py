@@ -91,6 +91,7 @@ def test_metrics__only_first_pages_of_one_text_by_video_count(client: TestClient
     assert figure(client, "vidseek_drift_queries") == 3
 
 
+@pytest.mark.slow
 def test_metrics__compare_with_what_was_accepted(client: TestClient, asked_archive: Archive) -> None:
     ask(client, queries(300, seed=4, words=OTHER))
     assert (figure(client, SERIES[2]) or 0) > ACT

@@ -55,6 +55,7 @@ def test_read_packed__gives_what_was_written(packed: Path) -> None:
     assert found == wanted and found.pixels(16).shape == (8, 16, 16, 3)
 
 
+@pytest.mark.slow
 def test_rendered_sides__show_nothing_on_two_sides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe_rendered, "NUM_TRAIN", dict.fromkeys(recipe_rendered.WORLDS, 30))
     monkeypatch.setattr(recipe_rendered, "SIDE_PX", 16)
@@ -134,6 +135,7 @@ def test_run__goes_on_with_the_base_that_is_there(packed: Path, tmp_path: Path, 
     assert second["trials"][0] == first["trials"][0] and second["seconds"] > first["seconds"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [SMOKE, dataclasses.replace(SMOKE, kept_patches=0.5, captions=1, most_tokens=6)])
 def test_pretraining__teaches_with_whole_pictures_and_with_parts_of_them(packed: Path, shape: recipe.Shape) -> None:
     training = recipe.Pretraining(read_packed(packed)["general_train"], shape, packed / "tokenizer.json", "cpu")

@@ -58,6 +58,7 @@ def moment_r1(row: dict[str, Any], when: str, gallery: str = "all") -> float:
     return found
 
 
+@pytest.mark.slow
 def test_measure__a_judge_that_sees_mends_a_ranking_that_does_not(archive: Archive, tmp_path: Path) -> None:
     judge = SeeingJudge(Encoder.load(archive.encoder))
     two, half, four = measured(archive, judge, tmp_path, with_half_budget=True)

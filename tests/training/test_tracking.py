@@ -42,6 +42,7 @@ def test_attach__keeps_files_with_the_run_and_replaces_them(run_id: str, tmp_pat
     assert client.get_run(run_id).info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_run__keeps_its_files_beside_its_database(run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.txt").write_text("a")
     assert tracking.attach(run_id, [(tmp_path / "a.txt", "archive")])

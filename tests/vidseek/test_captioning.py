@@ -33,6 +33,7 @@ def caption(folder: Path, server: Server, *args: str) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_caption__says_what_it_would_cost_then_does_it_once(server: Server, tmp_path: Path) -> None:
     write_archive(tmp_path, 5)
     write_params(tmp_path, sources=["file", "llm"])
@@ -59,6 +60,7 @@ def test_caption__without_a_model_asks_nobody(server: Server, tmp_path: Path) ->
     assert server.asked == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("llm", "environment", "named"), [
     ({"model": None}, {}, "caption.llm.model"), ({"budget": 1}, {}, "caption.llm.budget"),
     ({"usd_per_million_tokens_in": None}, {}, "usd_per_million_tokens_in"), ({}, {}, "OPENAI_API_KEY"),

@@ -303,6 +303,7 @@ def commands_of(group: TyperGroup, *before: str) -> Iterator[tuple[str, ...]]:
             yield from commands_of(command, *before, name)
 
 
+@pytest.mark.slow
 def test_help__is_whole_in_a_narrow_terminal() -> None:
     whole = typer.main.get_command(vidseek.cli.app)
     assert isinstance(whole, TyperGroup)

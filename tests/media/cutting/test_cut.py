@@ -131,6 +131,7 @@ def test_cut_videos__a_file_that_is_one_clip_by_its_name_is_not_cut() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_cut_archive__looks_for_shots_and_says_where_it_found_none(tmp_path: Path) -> None:
     pytest.importorskip("scenedetect")
     source = tmp_path / "source"

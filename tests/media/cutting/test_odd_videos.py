@@ -68,6 +68,7 @@ def test_find_cuts__of_interlaced_video(tmp_path: Path) -> None:
     assert find_cuts(path, settings=ShotSettings()) == [1200]
 
 
+@pytest.mark.slow
 def test_find_cuts__of_8k_frames(tmp_path: Path) -> None:
     wide = [np.broadcast_to(np.uint8(level), (4320, 7680, 3)) for level in (40, 200)]
     path = encode(tmp_path / "wide.mp4", [wide[0]] * 3 + [wide[1]] * 3)

@@ -112,6 +112,7 @@ def test_pace__goes_by_the_clock() -> None:
     assert Pace.of(1.0) == Pace(half=5, second=6)
 
 
+@pytest.mark.slow
 def test_find_cuts__finds_a_dissolve_and_a_fade_in_a_video(tmp_path: Path) -> None:
     pytest.importorskip("scenedetect")
     path = tmp_path / "video.mp4"

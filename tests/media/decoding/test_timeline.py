@@ -79,6 +79,7 @@ def _later(packets: list[Packet], by_ms: int) -> list[Packet]:
     return packets
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(
     starts_ms=st.lists(st.sampled_from([0, 300, 5000, 90_000, 32_400_000, 95_000_000]), min_size=2, max_size=3),

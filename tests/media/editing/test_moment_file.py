@@ -24,6 +24,7 @@ from vidseek_media.editing.moment_file import moment_bytes, write_moment
 from vidseek_media.errors import InputRejected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "suffix", "times"), [
     (Fraction(25), "mp4", None), (NTSC_30, "mov", None), (NTSC_24, "mkv", None), (NTSC_60, "ts", None),
     (Fraction(30), "mp4", varying(60)),

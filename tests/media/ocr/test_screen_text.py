@@ -33,6 +33,7 @@ def titled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_read_screen_text__reads_titles_logos_clocks_and_tickers_each_once(titled: Path) -> None:
     found = read_screen_text(titled, settings=ON, name="reader").segments
     spans = {segment.text: (segment.start_ms, segment.end_ms) for segment in found}
@@ -66,6 +67,7 @@ def archive(folder: Path, *, settings: OcrSettings = ON) -> OcrReport:
     )
 
 
+@pytest.mark.slow
 def test_read_archive_text__reads_each_video_once_and_goes_on_past_a_bad_one(
     tmp_path: Path, make_video: MakeVideo
 ) -> None:

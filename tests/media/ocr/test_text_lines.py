@@ -9,6 +9,7 @@ from vidseek_media.ocr.text_lines import are_alike, num_edits, overlap
 boxes = st.tuples(*[st.integers(0, 50)] * 2, *[st.integers(51, 100)] * 2)
 
 
+@pytest.mark.slow
 @given(boxes, boxes)
 @settings(max_examples=100)
 def test_overlap__is_a_share_and_the_same_both_ways(one: tuple[int, ...], other: tuple[int, ...]) -> None:

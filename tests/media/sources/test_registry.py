@@ -83,6 +83,7 @@ print(source.name.partition(":")[0], [video.title for video in read_videos(root 
 """
 
 
+@pytest.mark.slow
 def test_kinds__one_that_another_package_brings_is_ingested(tmp_path: Path, make_video: MakeVideo) -> None:
     for number, name in enumerate("abc"):
         make_video(tmp_path / "videos" / f"{name}.mp4", num_frames=3 + number)

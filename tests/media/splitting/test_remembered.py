@@ -23,6 +23,7 @@ _HASHES = st.lists(st.integers(0, 60) | st.integers(2**40, 2**40 + 9), max_size=
 _VIDEOS = st.dictionaries(st.sampled_from("abcdefgh"), _HASHES, max_size=8)
 
 
+@pytest.mark.slow
 @given(st.lists(_VIDEOS, min_size=1, max_size=4), st.integers(0, 2), st.sampled_from([0.3, 0.5, 1.0]))
 def test_compare__from_run_to_run_finds_what_comparing_all_finds(
     runs: list[dict[str, list[int]]], max_bits: int, min_share: float

@@ -157,6 +157,7 @@ def test_fit__at_a_prior_of_almost_one_finds_the_law_of_queries_with_an_answer()
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", [0.3, 0.6, 0.9])
 def test_fit__the_prior_says_how_many_queries_have_an_answer(prior: float) -> None:
     draws = np.random.default_rng(1)

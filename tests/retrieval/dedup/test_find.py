@@ -78,6 +78,7 @@ def test_find__the_copy_and_no_other_whole_video(root: Path, report: DedupReport
     assert "&lt;3&gt;.mp4" in page and "<3>" not in page and "darker by" in page
 
 
+@pytest.mark.slow
 def test_find__again_compares_nothing_and_finds_the_same(root: Path, report: DedupReport) -> None:
     again = find_in(root)
     assert (again.num_new, again.num_candidates) == (0, 0) and again.duplicates == report.duplicates

@@ -70,6 +70,7 @@ def windows(length_ms: int) -> list[int]:
     return [160, 560, 920, *range(1160, length_ms - 1200, 120), *(length_ms - each for each in (960, 560, 160))]
 
 
+@pytest.mark.slow
 @given(st.integers(0, 1500), st.sampled_from([6400, 6720, 7000, 7600]), st.booleans(), st.integers(0, 9))
 @settings(max_examples=8, deadline=None)
 def test_match__of_uneven_frames_a_trim_reaches_the_ends_of_both(

@@ -332,6 +332,7 @@ def test_publish__the_whole_life_of_a_collection(backend: IndexBackend, tmp_path
     assert verify(backend).passed and prune(backend) == []
 
 
+@pytest.mark.slow
 def test_publish__failed_verification_leaves_the_live_one(
     backend: IndexBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

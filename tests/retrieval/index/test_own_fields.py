@@ -139,6 +139,7 @@ def test_facets__count_values_and_give_ends(published: Archive) -> None:
     assert found["shot_at"].bounds == ("2020-01-01T00:00:00Z", "2026-06-01T00:00:00Z")
 
 
+@pytest.mark.slow
 def test_publish__a_changed_value_writes_its_clips_alone(archive: Archive) -> None:
     first = archive.publish(statements())
     assert (first.num_written, first.num_deleted) == (36, 0)
@@ -151,6 +152,7 @@ def test_publish__a_changed_value_writes_its_clips_alone(archive: Archive) -> No
     assert removed.num_written == 2 and archive.videos(tags="snow") == set() and archive.videos(camera="cam 7") == {2}
 
 
+@pytest.mark.slow
 def test_publish__an_added_field_is_by_difference_and_another_type_builds_anew(archive: Archive) -> None:
     said = [each for each in statements() if each.field == "camera"]
     archive.publish(said, {"camera": "keyword"})
@@ -184,6 +186,7 @@ def test_names__of_another_packages_fields_are_refused(tmp_path: Path, monkeypat
         archive.publish([], {"mood": "keyword"})
 
 
+@pytest.mark.slow
 def test_transfer__fields_go_with_a_collection_and_wrong_ones_are_refused(tmp_path: Path) -> None:
     archive = Archive(tmp_path, EdgeBackend(tmp_path / "index"))
     archive.publish(statements())

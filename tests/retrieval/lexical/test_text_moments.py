@@ -90,6 +90,7 @@ def test_search__what_stands_all_along_is_one_moment(index: Path) -> None:
     assert (hit.video_id, hit.start_ms, hit.end_ms) == (f"{0:032x}", 0, LENGTH_MS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [(), ("speech", "ocr")])
 def test_search__pages_of_texts_fit_together(index: Path, fields: tuple[str, ...]) -> None:
     whole = _hits(index, "harbour live", fields=fields)

@@ -176,6 +176,7 @@ def test_rank_exact__rows_must_match() -> None:
         rank_exact(unit_rows(1, 4), unit_rows(2, 4), [clip(0, 3, 0)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_first_moments__the_first_few_are_those_of_the_whole_ranking(seed: int) -> None:
     """Long and short videos under overlapping windows, scores that tie, and margins that join much or nothing."""

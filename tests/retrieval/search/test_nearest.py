@@ -59,6 +59,7 @@ def nearest(collection: Any, *, margin: float = 0.02, examples: Sequence[Point] 
     return Nearest(collection, QUERY, margin, examples=examples)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("margin", [0.0, 0.02, 0.3])
 @pytest.mark.parametrize("digits", [2, 6])  # at 2 most clips have a score that others have too
 @pytest.mark.parametrize("duplicates", [False, True])
@@ -70,6 +71,7 @@ def test_moments__are_those_of_the_whole_ranking(margin: float, digits: int, dup
         assert found == whole[:num]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_moments__of_clips_of_any_length__are_those_of_the_whole_ranking(seed: int) -> None:
     draws = np.random.default_rng(seed)
@@ -126,6 +128,7 @@ def test_moments__of_a_ranking_whose_pages_all_take_many_begin_with_a_longer_sea
     assert found == nearest(Ranking(clips)).moments(5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("duplicates", [False, True])
 def test_moments__whatever_each_search_misses__a_page_begins_as_a_longer_one(seed: int, duplicates: bool) -> None:

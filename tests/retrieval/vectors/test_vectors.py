@@ -141,6 +141,7 @@ def check(collection: Collection, content: Mapping[str, Any]) -> None:
             assert point.vectors["tags"] == SparseVector((kept["tag"],), (1.0,)) and point.payload["mood"] == kept["mood"]
 
 
+@pytest.mark.slow
 def test_vectors__that_a_file_adds_are_published_searched_exported_and_verified(
     registered: None, backend: IndexBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

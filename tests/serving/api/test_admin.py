@@ -195,6 +195,7 @@ def test_duplicates__decisions_are_written_and_shown(client: TestClient, archive
     assert problem(client.post("/v1/admin/duplicates/decide", json=unknown)) == (422, "input_rejected")
 
 
+@pytest.mark.slow
 def test_duplicates__search_that_cannot_be_says_why(client: TestClient) -> None:
     assert client.post("/v1/admin/duplicates/find", json={}).status_code == 202
     assert problem(client.post("/v1/admin/duplicates/find", json={})) == (409, "already_running")

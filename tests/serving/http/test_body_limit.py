@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from contextlib import ExitStack
 
 import hypothesis
+import pytest
 from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
@@ -117,6 +118,7 @@ def test_uploads__what_is_being_answered_gives_way_to_nobody() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_bodies__that_come_steadily_may_take_longer() -> None:
     async def run() -> None:
         uploads = Uploads(2**30)

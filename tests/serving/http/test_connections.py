@@ -194,6 +194,7 @@ def test_connections__more_requests_than_places_are_told_so(served: Served) -> N
     wait_until(served.answers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("headers", [[JSON], [FORM]])
 def test_bodies__that_trickle_or_stop_are_answered(hasty: Served, headers: list[str]) -> None:
     head = request("/v1/search", method="POST", headers=[*headers, "Content-Length: 500000"])

@@ -139,6 +139,7 @@ def test_search__by_typing_shows_moments_with_their_pictures_and_html_as_text(ta
     tab.wait_for_function("image => image.naturalWidth > 0", arg=white.element_handle())
 
 
+@pytest.mark.slow
 def test_play__begins_at_the_second_and_shows_what_lies_around(tab: Any, page_url: str, api: str) -> None:
     tab.goto(f"{page_url}/?q=blue")
     cards(tab).first.get_by_role("button", name="Play").click()
@@ -163,6 +164,7 @@ def test_play__begins_at_the_second_and_shows_what_lies_around(tab: Any, page_ur
     tab.wait_for_function("!location.search.includes('play=')")
 
 
+@pytest.mark.slow
 def test_play__second_is_where_a_link_says(tab: Any, page_url: str, api: str) -> None:
     tab.goto(f"{page_url}/?q=blue")
     cards(tab).first.get_by_role("button", name="Play").click()
@@ -176,6 +178,7 @@ def test_play__second_is_where_a_link_says(tab: Any, page_url: str, api: str) ->
     assert video.evaluate("video => video.currentTime") >= float(begin[1])
 
 
+@pytest.mark.slow
 def test_words__are_marked_filtered_by_kind_and_played_from_where_they_are(
     tab: Any, tmp_path: Path, own_port: int, own_page_url: str
 ) -> None:
@@ -199,6 +202,7 @@ def test_words__are_marked_filtered_by_kind_and_played_from_where_they_are(
         assert video.evaluate("video => video.currentTime") < 3.1
 
 
+@pytest.mark.slow
 def test_fields__filter_are_shown_and_tags_are_set_and_removed(
     tab: Any, tmp_path: Path, own_port: int, own_page_url: str
 ) -> None:
@@ -237,6 +241,7 @@ def test_fields__filter_are_shown_and_tags_are_set_and_removed(
         sync_api.expect(tags).not_to_contain_text("night")
 
 
+@pytest.mark.slow
 def test_search__by_a_dropped_picture_then_more_like_this(tab: Any, page_url: str, api: str) -> None:
     tab.goto(page_url)
     tab.get_by_text("Picture, clip, filters").click()
@@ -248,6 +253,7 @@ def test_search__by_a_dropped_picture_then_more_like_this(tab: Any, page_url: st
     sync_api.expect(tab.get_by_text("By example")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_search__file_that_is_too_large_is_refused_before_it_is_sent(
     tab: Any, page_url: str, api: str, tmp_path: Path
 ) -> None:
@@ -260,6 +266,7 @@ def test_search__file_that_is_too_large_is_refused_before_it_is_sent(
     assert cards(tab).count() == 0
 
 
+@pytest.mark.slow
 def test_feedback__one_click_is_written_down(tab: Any, page_url: str, api: str, archive: Archive) -> None:
     tab.goto(f"{page_url}/?q=blue")
     cards(tab).first.get_by_role("button", name="Right").click()
@@ -268,6 +275,7 @@ def test_feedback__one_click_is_written_down(tab: Any, page_url: str, api: str, 
     assert '"query": "blue"' in file.read_text() and '"relevant": true' in file.read_text()
 
 
+@pytest.mark.slow
 def test_duplicates__accept_and_apply(tab: Any, own_page_url: str, own_api: str, own_archive: Archive) -> None:
     write_found(own_archive, ROW)
     tab.goto(f"{own_page_url}/duplicates")
@@ -306,6 +314,7 @@ def test_search__works_by_keyboard_alone(tab: Any, page_url: str, api: str) -> N
     sync_api.expect(tab.get_by_role("dialog")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_page__is_sensible_on_a_phone(browser: Any, page_url: str, api: str) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
     tab = context.new_page()
@@ -407,6 +416,7 @@ def wait_for_address(tab: Any, part: str) -> str:
     return address
 
 
+@pytest.mark.slow
 def test_add__videos_are_uploaded_one_after_the_other_and_listed(
     tab: Any, own_page_url: str, own_api: str, own_archive: Archive, tmp_path: Path
 ) -> None:
@@ -440,6 +450,7 @@ def test_add__videos_are_uploaded_one_after_the_other_and_listed(
         tab.screenshot(path=f"{shots}/add-{name}.png")
 
 
+@pytest.mark.slow
 def test_basket__becomes_a_timeline_and_a_moment_becomes_a_file(tab: Any, page_url: str, api: str, tmp_path: Path) -> None:
     pytest.importorskip("opentimelineio")
     tab.goto(f"{page_url}/?q=blue")

@@ -91,12 +91,14 @@ def test_search__words_in_the_address_are_searched_for() -> None:
     assert "12 clips" in said(opened())
 
 
+@pytest.mark.slow
 def test_search__typing_changes_the_answer() -> None:
     app = opened(q="blue")
     app.text_input(key="q").set_value("green").run()
     assert titles(app)[0] == "green"
 
 
+@pytest.mark.slow
 def test_search__several_queries_stand_side_by_side() -> None:
     app = opened(q="blue, green")
     assert len(app.columns) == 2
@@ -140,6 +142,7 @@ def test_search__options_are_open_where_the_address_filters() -> None:
     assert [app.expander[0].proto.expanded for app in (opened(q="red"), opened(q="red", longest=1))] == [False, True]
 
 
+@pytest.mark.slow
 def test_search__offers_a_least_confidence_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not opened(q="red").slider  # nothing was calibrated here
     monkeypatch.setattr(searching, "has_confidence", lambda: True)
@@ -175,6 +178,7 @@ def test_feedback_page__leads_to_the_moment_that_was_meant(archive: Archive) -> 
     assert given == {"q": query, "play": RED, "lang": "en"}
 
 
+@pytest.mark.slow
 def test_feedback_page__shows_the_time_by_the_clock_of_the_visitor(monkeypatch: pytest.MonkeyPatch) -> None:
     told = {"num": 1, "said": [{"query": "red", "clip_id": RED, "relevant": True, "said_at": "2026-11-27T20:16:09.5+00:00"}]}
     monkeypatch.setattr(Api, "admin", lambda self, name, body=None: told)
@@ -185,6 +189,7 @@ def test_feedback_page__shows_the_time_by_the_clock_of_the_visitor(monkeypatch: 
     assert "<td>2026-11-27 20:16:09 UTC</td>" in said(page_of("feedback_page"))
 
 
+@pytest.mark.slow
 def test_duplicates_page__second_of_two_people_is_told_to_look_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +218,7 @@ def test_player__shows_a_gif_as_a_picture_and_gives_other_files_to_whose_browser
     assert "#t=1.500" in shown and 'download="a &quot;b&quot;.avi"' in shown
 
 
+@pytest.mark.slow
 def test_duplicates_page__says_that_it_looks_while_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
     running = {"state": "running", "threshold": None, "rows": []}
     monkeypatch.setattr(Api, "admin", lambda self, name, body=None: running)
@@ -221,11 +227,13 @@ def test_duplicates_page__says_that_it_looks_while_it_does(monkeypatch: pytest.M
     assert app.button(key="find").disabled
 
 
+@pytest.mark.slow
 def test_feedback__of_no_words_cannot_be_given() -> None:
     app = opened(like=RED)
     assert not [button for button in app.button if button.key.startswith("right-")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", [
     {"q": "red", "like": "../../etc/passwd"}, {"q": "red", "n": "-1"}, {"q": "red", "n": "9" * 30},
     {"q": "red", "play": "<script>"}, {"q": "red", "after": "yesterday"}, {"q": "red", "sure": "nan"},
@@ -235,6 +243,7 @@ def test_search__hostile_address_is_passed_over(address: dict[str, str]) -> None
     assert "**red**" in titles(opened(**address))[0]
 
 
+@pytest.mark.slow
 def test_search__what_the_api_refuses_is_said_in_its_words() -> None:
     shown = said(opened(q="x" * 3000))
     assert "the text has 3000 characters" in shown and "What to do" in said(opened(q="red", sure=0.5))
@@ -250,6 +259,7 @@ def test_page__without_an_api_says_so_and_waits(monkeypatch: pytest.MonkeyPatch)
     assert "does not answer" in shown and "vidseek serve" in shown and "goes on by itself" in shown
 
 
+@pytest.mark.slow
 def test_compare_page__asks_both_apis(archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = write_colour_archive(tmp_path, titles={video_id_of_colour("blue"): "blue as the base has it"})
     with live_api(other) as url:
@@ -269,6 +279,7 @@ def compared(**address: str) -> Any:
     return app.run()
 
 
+@pytest.mark.slow
 def test_compare_page__without_a_base_says_how_to_get_one() -> None:
     app = compared(**{"compare-q": "green"})
     assert "`vidseek base` publishes it, where the live model was taught something" in said(app) and not app.columns
@@ -281,6 +292,7 @@ def test_compare_page__without_an_api_says_so(monkeypatch: pytest.MonkeyPatch) -
     assert "does not answer" in shown and "goes on by itself" in shown and "vidseek base" not in shown
 
 
+@pytest.mark.slow
 def test_compare_page__asks_the_base_of_the_same_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = write_colour_archive(tmp_path)
     publish_base(tmp_path)
@@ -331,6 +343,7 @@ def test_page__that_others_reach_asks_for_the_key(monkeypatch: pytest.MonkeyPatc
     assert titles(app)
 
 
+@pytest.mark.slow
 def test_archive_page__shows_and_rolls_back_after_a_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = write_video_archive(tmp_path)
     with live_api(own) as url:
@@ -360,6 +373,7 @@ def test_admin_pages__ask_for_the_admin_key(archive: Archive, monkeypatch: pytes
         assert app.metric
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [None, "another key than theirs"])
 def test_page__without_the_key_of_the_api_says_how_to_start_it(
     key: str | None, archive: Archive, monkeypatch: pytest.MonkeyPatch
@@ -378,6 +392,7 @@ def worded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield one
 
 
+@pytest.mark.slow
 def test_player__begins_at_the_words_and_jumps_to_a_line(worded: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIDSEEK_URL", worded)
     app = opened(q="harbour reopens")
@@ -393,6 +408,7 @@ def test_player__begins_at_the_words_and_jumps_to_a_line(worded: str, monkeypatc
     assert "#t=2.200" in said(app)
 
 
+@pytest.mark.slow
 def test_saved__a_search_is_saved_where_it_was_asked_and_listed_with_what_was_new(archive: Archive) -> None:
     app = opened(q="blue")
     app.button(key="save-0").click().run()
@@ -411,6 +427,7 @@ def test_saved__a_search_is_saved_where_it_was_asked_and_listed_with_what_was_ne
     assert SavedTable(archive.saved).searches() == [] and text("en", "none_saved") in said(listed)
 
 
+@pytest.mark.slow
 def test_saved__asks_for_the_admin_key_where_the_api_wants_one(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -429,6 +446,7 @@ def test_saved__asks_for_the_admin_key_where_the_api_wants_one(
     SavedTable(archive.saved).remove(saved.id)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["ocr", "On-screen text", TEXTS["ocr"][1]])
 @pytest.mark.parametrize("lang", ["en", "ko"])
 def test_fields__of_an_address_hold_in_every_language(

@@ -344,6 +344,7 @@ def test_load__a_published_checkpoint_is_the_same_function(viclip: Path, tmp_pat
         assert torch.equal(backbones.load(other).embed_videos(random_pixels(2)), wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stem", ["patch", "conv", "motion"])
 def test_to_clip__is_the_same_function_of_one_frame(tmp_path: Path, stem: str) -> None:
     vision = dataclasses.replace(VISION, stem=stem, layers=2)

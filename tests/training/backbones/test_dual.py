@@ -110,6 +110,7 @@ def test_train__running_means_of_batches_stay(tmp_path: Path) -> None:
     assert model.training and all(torch.equal(tensor, before[name]) for name, tensor in model.named_buffers())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["chinese_clip", "videoprism"])
 def test_load__a_missing_and_an_unexpected_tensor_are_named(kind: str, tmp_path: Path) -> None:
     folder = write_dual(tmp_path, kind)

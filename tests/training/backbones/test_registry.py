@@ -95,6 +95,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     registry.REGISTRY.loaded = False
 
 
+@pytest.mark.slow
 def test_entry_point__a_family_of_another_package_goes_from_folder_to_proven_bundle(
     install: Install, archive: Archive, tmp_path: Path
 ) -> None:
@@ -140,6 +141,7 @@ def test_entry_point__what_cannot_be_used_is_named(install: Install, source: str
     assert caught.value.remedy
 
 
+@pytest.mark.slow
 def test_families__importing_them_all_imports_no_model_library() -> None:
     """Each family's part of transformers is a second or more, and every command that loads a backbone looks at all."""
     code = "from vidseek_training.backbones import registry; print(registry.names()); import sys; " \

@@ -47,6 +47,7 @@ def test_clip_tokenizer__is_that_of_transformers_on_the_same_vocabulary() -> Non
         assert ours.encode(text).ids == theirs(text)["input_ids"], text
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_find_tokenizer__clip_s_published_vocabulary_gives_its_published_numbers(realdata: Path, tmp_path: Path) -> None:
     published = realdata / "C_models_tokenizers" / "bpe_simple_vocab_16e6.txt.gz"
@@ -111,6 +112,7 @@ RULES: dict[str, list[normalizers.Normalizer]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 def test_find_tokenizer__siglip_s_texts_have_no_punctuation_whatever_its_file_says(tmp_path: Path, rule: str) -> None:
     """The rule of transformers' SiglipTokenizer, written out; without sentencepiece that class does not import."""

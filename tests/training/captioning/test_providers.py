@@ -487,6 +487,7 @@ def test_video_tokens__are_those_of_its_frames(model: str, options: dict[str, An
     assert rule is not None and rule(model, 2.0, 2.0, options) == tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("provider", ["openai", "gemini"])
 @pytest.mark.parametrize("blocked", ["openai", "google"])
 def test_open_provider__without_its_library_says_what_to_install(provider: str, blocked: str) -> None:

@@ -47,6 +47,7 @@ def test_confirmed__of_a_training_video_is_a_pair_and_refused_is_a_contrast(tmp_
     assert report.num_out == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("said", "expected"), [
     ((2, "a red van", True), Judgements(num_held_out=1)),  # a video of the test
     ((1, "Caption  2", True), Judgements(num_held_out=1)),  # the words of a caption of the test
@@ -89,6 +90,7 @@ def test_confirmed__that_shows_what_a_held_out_video_shows_is_held_out(tmp_path:
         assert report.num_groups == 2
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(
     st.sets(st.integers(0, 9), min_size=1, max_size=8), st.data(),

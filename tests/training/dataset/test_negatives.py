@@ -114,6 +114,7 @@ def _is_right(pairs: PairSet, row: int, text: str, *, same_video: bool) -> bool:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(_pairs(), st.booleans(), st.randoms())
 def test_right_ones__are_those_of_the_definition(pairs: PairSet, same_video: bool, chance: random.Random) -> None:
@@ -125,6 +126,7 @@ def test_right_ones__are_those_of_the_definition(pairs: PairSet, same_video: boo
     assert found.tolist() == wanted and found.diagonal().all()
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(_pairs(), st.booleans(), st.randoms())
 def test_hardest__of_some_pairs_is_right_neither_way_by_all_pairs_and_misses_none_that_is_wrong(

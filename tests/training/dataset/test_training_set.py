@@ -94,6 +94,7 @@ def test_freeze__videos_that_are_one_by_a_later_decision_are_on_one_side(tmp_pat
     assert set(read_table(tmp_path / "pairs" / "groups.parquet", GROUPS)["group"]) == {IDS[0]}
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(CAPTIONS_OF, CAPTIONS_OF)
 def test_freeze__no_caption_that_comes_or_goes_changes_a_byte_of_what_training_reads(

@@ -89,6 +89,7 @@ def test_evaluate__the_bundle_does_what_the_adapted_model_does(evaluation: Evalu
     assert evaluation.exported.videos.shape == (16, 16)
 
 
+@pytest.mark.slow
 def test_evaluate__retention_is_the_paired_change_on_the_general_world(
     exported: Path, backbone: Path, two_galleries: Archive, tmp_path: Path
 ) -> None:
@@ -103,6 +104,7 @@ def test_evaluate__retention_is_the_paired_change_on_the_general_world(
         assert change == pytest.approx((adapted <= k).mean() - (base <= k).mean(), abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("general", [None, "no test pairs"])
 def test_evaluate__retention_that_cannot_be_measured_says_so(
     exported: Path, backbone: Path, two_galleries: Archive, tmp_path: Path, general: str | None
@@ -120,6 +122,7 @@ def test_evaluate__the_base_as_champion_gains_nothing(
         assert all(gain["value"] == 0 for gain in entry["gain"].values())
 
 
+@pytest.mark.slow
 def test_evaluate__intervals_are_by_groups_of_videos(exported: Path, backbone: Path, tmp_path: Path) -> None:
     rows = [row for video in range(40, 70) for row in all_colours(video, "test", contrasts=True)[video % 8 :: 8]]
     archive = write_archive(tmp_path / "archive", rows)
@@ -152,6 +155,7 @@ def test_evaluate__a_bundle_of_another_backbone_is_an_error(
     assert "dvc repro export" in caught.value.remedy
 
 
+@pytest.mark.slow
 def test_write_evaluation__leaves_figures_and_recalls_for_dvc(evaluation: Evaluation, tmp_path: Path) -> None:
     write_evaluation(evaluation, tmp_path / "report")
     assert json.loads((tmp_path / "report" / "metrics.json").read_text()) == evaluation.figures

@@ -60,6 +60,7 @@ def false_wins(looks: int, challengers: int, **layout: int) -> float:
     return float(np.mean(won))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("looks", "challengers"), [(1, 1), (20, 1), (4, 4), (20, 8)])
 def test_decide__however_much_is_tried_few_win_that_are_no_better(looks: int, challengers: int) -> None:
     assert false_wins(looks, challengers) <= ALLOWED
@@ -78,6 +79,7 @@ def test_decide__with_the_fewest_videos_few_win_that_are_no_better() -> None:
     assert false_wins(4, 4, videos=25, captions=15) <= ALLOWED
 
 
+@pytest.mark.slow
 def test_decide__twelve_runs_one_after_the_other_share_one_chance() -> None:
     rng = np.random.default_rng(12)
     won, runs = 0, max(60, RUNS // 4)

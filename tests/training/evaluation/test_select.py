@@ -173,6 +173,7 @@ def test_select__a_setting_that_is_no_more_takes_no_part(tmp_path: Path, watched
     assert not (tmp_path / LEDGER).exists()
 
 
+@pytest.mark.slow
 def test_select__an_earlier_champion_stays_until_it_is_beaten(
     tmp_path: Path, watched: Archive, backbone: Path, taught: Path
 ) -> None:
@@ -205,6 +206,7 @@ def test_select__again_with_its_own_winner_changes_nothing(
     assert told[0] == f"lora is the champion by an earlier proof: {before[0]}" and len(told) == len(before)
 
 
+@pytest.mark.slow
 def test_select__the_same_challenge_again_costs_nothing_and_a_new_one_does(
     tmp_path: Path, watched: Archive, backbone: Path
 ) -> None:
@@ -254,6 +256,7 @@ def test_select__a_champion_of_another_backbone_is_dropped(
     assert selected.challenges[0].champion == BASE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["selected.json", "adapter/adapter_model.safetensors", "adapter/vidseek.json"])
 def test_select__a_broken_champion_is_dropped_and_named(
     tmp_path: Path, watched: Archive, backbone: Path, name: str
@@ -296,6 +299,7 @@ def test_select__what_was_not_trained_is_noted(tmp_path: Path, watched: Archive,
     assert selected.setting == BASE and "lora: 3 training pairs" in selected.notes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["gallery", "whole", "missing", "broken"])
 def test_select__an_outcome_of_another_gallery_or_none_is_an_error(
     tmp_path: Path, watched: Archive, backbone: Path, change: str

@@ -207,6 +207,7 @@ def test_export_champion__variants_share_the_space_and_are_kept_when_they_pass(
     assert set(json.loads((out / "parity.json").read_text())) == set(spec.variants)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("towers_of")
 def test_export_champion__a_variant_that_fails_is_left_out_with_its_reason(
     exported: Path, archive: Archive, backbone: Path, tmp_path: Path
@@ -222,6 +223,7 @@ def test_export_champion__a_variant_that_fails_is_left_out_with_its_reason(
         Encoder.load(out, variant="int8")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("towers_of")
 def test_export_champion__int8_is_made_by_the_first_recipe_that_passes(
     exported: Path, backbone: Path, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -130,6 +130,7 @@ def test_save__leaves_pefts_files_and_our_notes(folder: Path, tmp_path: Path) ->
     assert notes["num_tensors"] == len(load_file(tmp_path / "adapter" / "adapter_model.safetensors"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["too few", "too many", "another shape"])
 def test_load_into__a_partial_match_is_an_error(folder: Path, tmp_path: Path, change: str) -> None:
     trained(folder, tmp_path)

@@ -151,6 +151,7 @@ def test_train_adapter__stops_when_validation_gains_nothing_more(
     assert result.outcome.num_steps == len(curves_of(result.report)) == 2
 
 
+@pytest.mark.slow
 def test_train_adapter__says_how_many_updates_the_preset_holds_and_does_not_warn_of_it(
     archive: Archive, backbone: Path, tracked: Path, no_pictures: None, tmp_path: Path
 ) -> None:
@@ -176,6 +177,7 @@ def test_train_adapter__without_validation_pairs_trains_to_the_end(
     assert [path.name for path in (result.report / "pictures").iterdir()] == ["curves.png"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", [True, False])
 def test_train_adapter__warns_that_pairs_of_one_video_have_no_negatives(
     masked: bool, backbone: Path, tracked: Path, no_pictures: None, tmp_path: Path
@@ -238,6 +240,7 @@ def test_replay__general_pairs_join_each_step(
     assert calls == [16, 6] * 3
 
 
+@pytest.mark.slow
 def test_train_adapter__a_stopped_run_goes_on_as_the_same_run_and_gives_the_same_adapter(
     archive: Archive, backbone: Path, tracked: Path, no_pictures: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,6 +269,7 @@ def test_train_adapter__a_stopped_run_goes_on_as_the_same_run_and_gives_the_same
     assert not list((state / "checkpoints").iterdir())
 
 
+@pytest.mark.slow
 def test_train_adapter__other_settings_do_not_go_on_from_a_checkpoint(
     archive: Archive, backbone: Path, tracked: Path, no_pictures: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

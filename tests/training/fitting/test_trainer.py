@@ -54,6 +54,7 @@ class Killed(Exception):
     """The process was stopped."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stopped_at", "others"), [
     (4, {}), (8, {}), (8, {"loss": "sigmoid", "cycles": 3}),
     (4, {"last_layers": 1, "cached_views": 2, "targets": ("attention",)}),
@@ -217,6 +218,7 @@ def test_run__a_gradient_that_is_no_number_stops_it_though_the_loss_is_one(
     assert trained and all(bool(each.isfinite().all()) for each in trained)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [None, 3])
 def test_run__an_anchor_keeps_the_general_world_where_the_base_had_it(
     fit: Callable[..., Trainer], data: Data, chunk: int | None
@@ -335,6 +337,7 @@ def test_run__by_epochs_sees_each_pair_as_often(fit: Callable[..., Trainer]) -> 
     assert training.steps_done == 8 and [row["step"] for row in training.curves] == [2, 4, 6, 8]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("others", [
     {}, {"chunk": 3}, {"last_layers": 1, "cached_views": 1, "targets": ("attention",)}, {"towers": ("text",)},
 ])
@@ -384,6 +387,7 @@ def test_run__updates_that_are_held_are_under_the_limit_after_every_step(
     assert training.curves[-1]["updates_held"] > 0 and any("held at 0.2" in each for each in training.warnings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("preset", "limit", "warns"), [
     ("base-few", 0.2, False), ("base-few", 0.1, True), ("none", 0.2, True),
 ])

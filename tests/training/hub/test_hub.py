@@ -361,6 +361,7 @@ def test_fetch__an_address_that_is_none(hub: Hub, monkeypatch: pytest.MonkeyPatc
         assert "HF_ENDPOINT" in fault().remedy
 
 
+@pytest.mark.slow
 def test_fetch__a_proxy_that_is_not_there(hub: Hub, tmp_path: Path) -> None:
     said = fetch_in_process(hub, tmp_path, NAME, HTTP_PROXY="http://127.0.0.1:9", NO_PROXY="")
     assert said.returncode == ServiceError.exit_code and "cannot be reached" in said.stderr
@@ -429,6 +430,7 @@ def test_fetch__a_transfer_that_is_always_cut_off(hub: Hub, cache: Path) -> None
     assert fetch(NAME).num_fetched == 1  # what came before it is kept
 
 
+@pytest.mark.slow
 def test_fetch__a_storage_behind_the_hub_that_is_not_reached_is_gone_round(hub: Hub, tmp_path: Path) -> None:
     """hf_xet says so by a plain RuntimeError. Its settings are read when its library starts: a process of its own."""
     hub.repositories[NAME].xet_storage = "http://127.0.0.1:9"

@@ -124,6 +124,7 @@ def test_import__a_pickled_module_is_folded(
     assert "sha256" in (tmp_path / "out" / "imported.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(DELTAS))
 @pytest.mark.parametrize("prefix", ["", "module.", "base_model.model.clip."])
 def test_import__a_state_dict_needs_no_flag(base: Path, tmp_path: Path, kind: type[nn.Module], prefix: str) -> None:
@@ -325,6 +326,7 @@ def test_fold__an_attention_s_own_scale_is_not_the_update_s() -> None:
         fold(module, base)
 
 
+@pytest.mark.slow
 def test_command__imports_and_says_how_to_use_it(base: Path, tmp_path: Path) -> None:
     """The one whole way: the command, and the pickle read in a process of its own."""
     model, wanted = adapted(base, SeedLora)

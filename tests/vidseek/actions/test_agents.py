@@ -108,6 +108,7 @@ def test_tools__without_an_api_say_so() -> None:
     assert answer.is_error and "vidseek serve" in answer.content[0].text
 
 
+@pytest.mark.slow
 def test_command__speaks_the_protocol_over_its_pipes(url: str) -> None:
     async def call() -> Any:
         command = mcp.StdioServerParameters(

@@ -32,6 +32,7 @@ def test_freeze__the_last_word_on_a_query_and_a_clip_counts(tmp_path: Path) -> N
     assert list(zip(table["query"], table["relevant"], strict=True)) == [("blue", False), ("red", True)]
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(verdicts=st.lists(st.tuples(st.booleans(), st.datetimes(datetime(2025, 1, 1), datetime(2027, 1, 1))), min_size=1))
 def test_freeze__what_was_said_last_counts_whatever_the_clock_said(verdicts: list[tuple[bool, datetime]]) -> None:

@@ -152,6 +152,7 @@ def forgetting(write: Any, archive: Archive, video: ForgottenVideo) -> Any:
     return written
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_name", WRITERS)
 def test_export__cuts_clips_exact_to_the_frame(archive: Archive, tmp_path: Path, format_name: FormatName) -> None:
     selection, contents = Selection({"camera": "B"}, cut="captions"), Contents(has_frames=False, has_media=True)

@@ -92,6 +92,7 @@ def test_edl__other_rates_are_counted_at_a_standard_multiple(rate: Fraction, cou
     assert (record_in, record_out) == (0, 25 / rate)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_edl__names_the_frames_to_two_readers(archive: Archive, name: str) -> None:
     pycmx = pytest.importorskip("pycmx")

@@ -143,6 +143,7 @@ def test_work__a_gate_that_fails_fails_the_batch_which_can_be_tried_again(
     assert (again.state, again.attempts, again.num_clips) == ("done", 2, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("died", [False, True])
 @pytest.mark.parametrize("retried", [False, True])
 def test_add__again_after_a_run_that_ended_between_its_stages_goes_on_with_them(

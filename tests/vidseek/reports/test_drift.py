@@ -43,6 +43,7 @@ def test_drift__no_query_yet_says_so_and_gives_no_number(asked_archive: Archive)
     assert content["queries"]["psi"] == {} and content["queries"]["reference"] == "held-out captions"
 
 
+@pytest.mark.slow
 def test_drift__own_queries_pass_others_do_not_until_accepted(asked_archive: Archive) -> None:
     see(asked_archive, queries(300, seed=5))
     own = measure_drift(asked_archive)

@@ -204,6 +204,7 @@ def many(site: Site, *ids: str) -> Youtube:
     return Youtube(PLAYLIST, downloads=site.folder, settings=QUICK)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("said", "cause"), [
     (BOT, Cause.BLOCKED), ("HTTP Error 429: Too Many Requests", Cause.BLOCKED), (RATE, Cause.BLOCKED),
     ("All player responses are invalid. Your IP is likely being blocked by Youtube", Cause.BLOCKED),
@@ -349,6 +350,7 @@ def test_youtube__a_link_to_nothing_is_one_error(site: Site, tmp_path: Path) -> 
     assert caught.value.code == "page-not-listed"
 
 
+@pytest.mark.slow
 def test_youtube__a_rate_limit_is_kept(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "served" / "large.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(96 * 1024))
     took, slept = {}, []
@@ -404,6 +406,7 @@ def test_youtube__an_extractor_that_breaks_costs_its_video(site: Site, tmp_path:
     assert "TypeError: odd page" in listing.rejected["Youtube-two"].reason and len(listing.paths) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", [
     {"categories": 5}, {"categories": {"a": 1}}, {"webpage_url": "https://www.youtube.com/watch?v=\ud83d"},
     {"timestamp": float("inf")}, {"timestamp": [1], "view_count": ["1,234"]}, {"upload_date": 20260301, "timestamp": None},
@@ -417,6 +420,7 @@ def test_youtube__what_a_site_says_oddly_of_a_video_costs_no_other(site: Site, o
     assert not listing.rejections
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", [
     5, "two", {"_type": "url", "id": "two"}, {"_type": "video", "title": "two"},
     {"_type": "url", "ie_key": "No", "url": "x"},
@@ -510,6 +514,7 @@ def track(site: Site, name: str, text: str | None = None, ext: str = "vtt") -> l
     return [{"ext": "json3", "url": f"{site.url}/{name}.json3"}, {"ext": ext, "url": f"{site.url}/{name}.{ext}"}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("languages", "automatic", "taken"), [
     (("de", "en"), True, "written de"), (("en", "de"), True, "written en-GB"), (("fr", "de"), True, "written de"),
     (("es",), True, "spoken es"), (("fr",), True, ""), (("es",), False, ""), ((), True, ""),

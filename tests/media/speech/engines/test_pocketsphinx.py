@@ -13,6 +13,7 @@ from vidseek_media.speech.sound import RATE
 pytest.importorskip("pocketsphinx", reason="pocketsphinx is not installed: the extra pocketsphinx")
 
 
+@pytest.mark.slow
 def test_transcribe__hears_words_of_a_sentence_at_their_times(tmp_path: Path) -> None:
     samples = samples_of(spoken("one two three four five six seven", tmp_path, voice="en-gb"))
     engine = PocketSphinxEngine().open(model=None, language="en", options={})

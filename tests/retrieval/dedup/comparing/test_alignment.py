@@ -27,6 +27,7 @@ def test_align__another_speed_is_found(speed: float) -> None:
     assert log_odds(found.evidence) > 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHANGES)
 def test_align__a_changed_copy_is_one_and_another_video_is_none(name: str) -> None:
     copy = video(7, start_ms=60, change=CHANGES[name])

@@ -16,6 +16,7 @@ def chosen(odds: list[float], *, target: float = 0.95, num_videos: int = 100) ->
     return choose_threshold(odds, num_videos=num_videos, own={}, target=target)
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(-8, 9), max_size=60), st.integers(2, 400), st.floats(0.5, 0.998))
 @settings(max_examples=20, deadline=None)
 def test_choose__more_precision_finds_fewer_and_says_what_others_would(odds: list[float], num: int, target: float) -> None:
@@ -37,6 +38,7 @@ def test_choose__limits_of_a_small_archive_are_those_of_the_prior_and_differ() -
     assert 1 <= limits[0] <= limits[1] < limits[2] < 8
 
 
+@pytest.mark.slow
 def test_choose__more_pairs_ask_for_more_and_copies_for_less() -> None:
     assert chosen([], num_videos=20).odds < chosen([], num_videos=200).odds < chosen([], num_videos=2000).odds
     assert chosen([7.0] * 40, num_videos=200).odds < chosen([], num_videos=200).odds

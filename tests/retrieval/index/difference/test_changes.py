@@ -289,6 +289,7 @@ def test_publish__a_collection_of_an_earlier_version_is_a_base(tmp_path: Path) -
     assert EdgeBackend(archive.index).check(live) == ["spans.npy was changed"]
 
 
+@pytest.mark.slow
 def test_compact__builds_the_live_points_at_once(tmp_path: Path) -> None:
     archive = GrowingArchive(tmp_path, num_videos=20, captions=True)
     assert not (first := archive.publish()).num_changed

@@ -153,6 +153,7 @@ def test_import__secrets_of_urls_stay_with_who_made_the_file(good: Path, tmp_pat
     assert not any(secret in stored for secret in ("pass-1", "sign-1", "frag-1"))
 
 
+@pytest.mark.slow
 def test_import__names_are_checked_in_the_process_with_limits(good: Path, tmp_path: Path) -> None:
     with raises(ArtifactError, code="import-broken", naming="'../../photos'"):
         import_collection(EdgeBackend(tmp_path / "index"), changed(good, tmp_path / "a.parquet", name="../../photos"))
@@ -160,6 +161,7 @@ def test_import__names_are_checked_in_the_process_with_limits(good: Path, tmp_pa
         import_collection(EdgeBackend(tmp_path / "index"), changed(good, tmp_path / "b.parquet", rows=twice))
 
 
+@pytest.mark.slow
 def test_import__of_another_encoder_is_refused_before_anything_is_built(good: Path, tmp_path: Path) -> None:
     with raises(ArtifactError, code="other-encoder", naming="f" * 16):
         import_collection(EdgeBackend(tmp_path / "index"), good, encoder_version="f" * 16)
@@ -196,6 +198,7 @@ def test_check_file__is_ended_in_time(good: Path, monkeypatch: pytest.MonkeyPatc
         imported.check_file(good)
 
 
+@pytest.mark.slow
 def test_import__the_alias_stays_where_a_trial_search_fails(
     good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +231,7 @@ def test_trial_problems__a_collection_that_answers_nothing_is_told(
         verify_collection(EdgeBackend(tmp_path / "none"), metadata.name, min_recall=0.9, checks=[trial.trial_problems])
 
 
+@pytest.mark.slow
 def test_publish__what_was_imported_under_the_same_name_is_built_anew_where_it_is_something_else(tmp_path: Path) -> None:
     folders = random_archive(tmp_path / "data", num_videos=1)
     report = publish.publish(**folders, index=tmp_path / "first")

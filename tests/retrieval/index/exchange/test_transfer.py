@@ -53,6 +53,7 @@ def test_export__nothing_published(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_import__what_is_no_export_is_refused_and_the_live_one_stays(tmp_path: Path) -> None:
     backend = EdgeBackend(tmp_path / "index")
     content = points(8)

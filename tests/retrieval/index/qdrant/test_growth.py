@@ -260,6 +260,7 @@ def test_publish__one_more_video_writes_its_points_and_its_row(tmp_path: Path) -
 KINDS = ("add", "remove", "vector", "title", "caption", "duplicate", "publish", "rollback", "prune", "compact")
 
 
+@pytest.mark.slow
 @settings(max_examples=2, deadline=None)
 @given(steps=st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 99)), min_size=2, max_size=6))
 def test_publish__any_changes_answer_as_if_nothing_else_were_stored(
@@ -303,6 +304,7 @@ def require_as_built_at_once(steps: list[tuple[str, int]], root: Path) -> None:
     require_clean(client)
 
 
+@pytest.mark.slow
 def test_publish__meanwhile_each_answer_is_of_one_build_and_pages_stay(tmp_path: Path) -> None:
     """Another process reads before each request that writes."""
     client = QdrantClient(":memory:")
@@ -442,6 +444,7 @@ def test_reader__of_a_build_that_was_dropped_says_so(tmp_path: Path) -> None:
     assert live_answers(backend) == built_at_once(content_of(archive))
 
 
+@pytest.mark.slow
 def test_publish__after_a_rollback_is_made_from_the_newest_build(tmp_path: Path) -> None:
     backend = QdrantBackend(QdrantClient(":memory:"))
     archive = archive_in(tmp_path, backend)
@@ -497,6 +500,7 @@ def test_publish__a_build_that_does_not_verify_leaves_the_live_one(
     require_clean(client)
 
 
+@pytest.mark.slow
 def test_publish__onto_what_an_earlier_version_built_builds_once_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -527,6 +531,7 @@ def test_publish__where_other_clients_cannot_filter_builds_anew(tmp_path: Path) 
     assert not any(held.builds.is_numbered for held in QdrantBackend(client)._held())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("limit", "allowed"), [
     ("max_payload_index_count", 9), ("max_points_count", 69), ("max_collection_vector_size_bytes", 7000),
 ])
@@ -538,6 +543,7 @@ def test_publish__limits_without_room_for_builds_build_anew(tmp_path: Path, limi
         assert archive.publish().num_written == 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("version", "written"), [("1.18.2", 60), ("dev", 60)])
 def test_publish__where_words_are_counted_over_all_points_builds_anew(
     tmp_path: Path, version: str, written: int
@@ -555,6 +561,7 @@ LOST = (
 )
 
 
+@pytest.mark.slow
 def test_publish__answers_that_are_lost_are_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qdrant_requests, "FIRST_WAIT_SECONDS", 0.001)
     with standing(strict=STRICT) as stand_in:

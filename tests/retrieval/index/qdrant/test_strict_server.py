@@ -139,6 +139,7 @@ def forty() -> QdrantBackend:
     return backend
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     page=st.integers(1, 50), conditions=st.integers(1, 12), size=st.integers(1, 5), limit=st.integers(1, 45),
@@ -305,6 +306,7 @@ def test_live__is_one_request_and_none_for_a_while(stand_in: QdrantStandIn, monk
     assert backend.aliases() == {"clips": Alias(FACTS.name)} and stand_in.requests == ["GET /aliases"]
 
 
+@pytest.mark.slow
 def test_search__follows_where_the_collection_was_moved_and_removed_elsewhere(stand_in: QdrantStandIn) -> None:
     backend, other = QdrantBackend.connect(stand_in.url), QdrantBackend.connect(stand_in.url)
     built(other)
