@@ -37,7 +37,7 @@ MODULES = {
     "vidseek_retrieval.search.moments": 1,
     "vidseek_retrieval.search.searcher": 1,
     "vidseek_training.backbones.loading": 1,
-    "vidseek_training.evaluation.metrics": 4,
+    "vidseek_training.evaluation.metrics": 3,
     "vidseek_training.fitting.lora": 2,
     "vidseek_training.fitting.losses": 1,
 }

@@ -91,11 +91,12 @@ def moment_or_empty(value: object) -> str:
         return ""
 
 
-def number_of(value: object, *, low: float = -MAX_NUMBER, high: float = MAX_NUMBER) -> float:
+def number_of(value: object, what: str, *, low: float = -MAX_NUMBER, high: float = MAX_NUMBER) -> float:
     """Return a finite number of `[low, high]`.
 
     Args:
         value: An int or float, or a text that spells one; a bool is no number.
+        what: What it is, for the message.
         low: The least that is taken.
         high: The most that is taken.
 
@@ -107,16 +108,16 @@ def number_of(value: object, *, low: float = -MAX_NUMBER, high: float = MAX_NUMB
             raise TypeError
         number = float(value)
     except (TypeError, ValueError, OverflowError):
-        raise InputRejected(f"it is {str(value)[:40]!r}, wanted a number", code="not-a-number") from None
+        raise InputRejected(f"{what} is {str(value)[:40]!r}, wanted a number", code="not-a-number") from None
     if not math.isfinite(number) or not low <= number <= high:
-        raise InputRejected(f"it is {str(value)[:40]!r}, wanted {low:g} to {high:g}", code="not-a-number")
+        raise InputRejected(f"{what} is {str(value)[:40]!r}, wanted {low:g} to {high:g}", code="not-a-number")
     return number
 
 
 def number_or_none(value: object, *, low: float = -MAX_NUMBER, high: float = MAX_NUMBER) -> float | None:
     """Return `value` as `number_of` does; None where that refuses it."""
     try:
-        return number_of(value, low=low, high=high)
+        return number_of(value, "it", low=low, high=high)
     except InputRejected:
         return None
 

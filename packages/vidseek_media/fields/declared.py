@@ -229,7 +229,7 @@ def _bounded_text(value: object, most: int) -> str:
 
 def _integer_of(value: object) -> int:
     """Numbers that other programs wrote as 3.0, for want of empty cells in whole columns, are whole."""
-    number = number_of(value)
+    number = number_of(value, "it")
     text = value.strip() if isinstance(value, str) else ""
     if not number.is_integer() or (isinstance(value, str) and not _WHOLE.fullmatch(text)):
         raise InputRejected("not whole", code="bad-field-value")
@@ -240,7 +240,7 @@ def _integer_of(value: object) -> int:
 
 
 def _float_of(value: object) -> float:
-    return number_of(value.strip() if isinstance(value, str) else value, low=-1e300, high=1e300) + 0.0  # no -0.0
+    return number_of(value.strip() if isinstance(value, str) else value, "it", low=-1e300, high=1e300) + 0.0  # no -0.0
 
 
 def _boolean_of(value: object) -> str:

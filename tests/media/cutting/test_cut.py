@@ -167,7 +167,7 @@ def test_cut_videos__a_video_that_gives_no_clip_is_rejected() -> None:
 @pytest.mark.parametrize(
     ("changed", "code", "fact"),
     [
-        ({"modes": ("scenes",)}, "unknown-choice", "cut.modes.0 is 'scenes'"),
+        ({"modes": ("scenes", "windows")}, "unknown-choice", "cut.modes.0 is 'scenes'"),
         ({"modes": ()}, "setting-out-of-range", "cut.modes"),
         ({"length": 0.0}, "setting-out-of-range", ("cut.window_length_seconds is 0.0", "0.001")),
         ({"stride": -1.0}, "setting-out-of-range", "cut.window_stride_seconds is -1.0"),
