@@ -12,7 +12,8 @@ from tests.training.champions import write_champion
 from tests.training.tiny import DIMENSION, Archive, ids_of
 from tests.training.tiny_open_clip import PLAIN, TEXT, write_checkpoint
 from vidseek_training import backbones
-from vidseek_training.backbones import registry, timm_tower
+from vidseek_training.backbones import registry
+from vidseek_training.backbones.modules import timm_tower
 from vidseek_training.backbones.open_clip import OpenCLIP
 from vidseek_training.export.onnx_export import export_champion
 from vidseek_training.settings import ParitySettings

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidseek_media.cutting.shots import find_all_cuts, shot_spans
-from vidseek_media.errors import ArtifactError
+from vidseek_media.errors import ArtifactError, ConfigError
 from vidseek_media.ids import clip_ids_of, to_ms
 from vidseek_media.records import Clip, Refusal, Rejection, Span, Video
 from vidseek_media.settings import CutSettings, ShotSettings
@@ -70,14 +70,14 @@ def cut_archive(
         ingest_dir: Output of the stage `ingest`.
         out: The folder to write.
         settings: Modes and lengths.
-        search: For the mode `shots`, which finds none without it.
+        search: For the mode `shots`; None without this mode.
 
     Raises:
-        ConfigError: what the mode `shots` needs is not installed.
+        ConfigError: the mode is `shots`, and `search` is missing, or what it needs is not installed.
         ArtifactError: a table is missing or broken.
     """
     videos, sidecar = read_videos(ingest_dir), read_table(ingest_dir / "sidecar.parquet", SIDECAR)
-    cuts, lost = _cuts_of(videos, settings.shots, search) if "shots" in settings.modes and search else ({}, {})
+    cuts, lost = _cuts_of(videos, settings.shots, search) if "shots" in settings.modes else ({}, {})
     clips, rejections = cut_videos(videos, sidecar, settings=settings, cuts_ms=cuts)
     rejections = [each for each in rejections if each.id not in lost]  # The shot search has the better reason.
     rejections += [Rejection.of(video_id, "cut", why) for video_id, why in sorted(lost.items())]
@@ -141,9 +141,13 @@ def cut_videos(
 
 
 def _cuts_of(
-    videos: Sequence[Video], settings: ShotSettings, search: ShotSearch
+    videos: Sequence[Video], settings: ShotSettings, search: ShotSearch | None
 ) -> tuple[dict[str, list[int]], dict[str, Refusal]]:
     """Cuts by video_id, and why others have none; a file that is one clip already is not looked into."""
+    if search is None:
+        raise ConfigError(
+            "cut.modes lists shots, and there is no `search`", code="setting-missing", remedy="Say where the videos are",
+        )
     source = source_of(search.source)
     paths = {v.video_id: source.path_of(v.uris[0]) for v in videos if not v.clip_of}
     cuts, lost = find_all_cuts(paths, settings=settings, memory=search.memory)

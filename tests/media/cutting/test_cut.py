@@ -131,6 +131,13 @@ def test_cut_videos__a_file_that_is_one_clip_by_its_name_is_not_cut() -> None:
     ]
 
 
+def test_cut_archive__shots_without_a_place_to_look_are_refused(tmp_path: Path) -> None:
+    write_table(tmp_path / "videos.parquet", [], VIDEOS)
+    write_table(tmp_path / "sidecar.parquet", [], SIDECAR)
+    with raises(ConfigError, code="setting-missing"):
+        cut_archive(tmp_path, out=tmp_path / "cut", settings=CutSettings(modes=("shots",)))
+
+
 @pytest.mark.slow
 def test_cut_archive__looks_for_shots_and_says_where_it_found_none(tmp_path: Path) -> None:
     pytest.importorskip("scenedetect")
