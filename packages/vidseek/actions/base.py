@@ -62,7 +62,7 @@ def make_base(archive: Archive) -> BaseReport | None:
     from vidseek_retrieval.embedding.embed_archive import Tables, embed_all
     from vidseek_retrieval.index.open_backend import open_backend
     from vidseek_retrieval.index.publish import publish
-    from vidseek_retrieval.settings import COMPACT_SHARE, EmbedSettings, PublishSettings, SearchSettings
+    from vidseek_retrieval.settings import EmbedSettings, PublishSettings, SearchSettings
     from vidseek_training.evaluation.champion import read_selected
     from vidseek_training.export.onnx_export import export_base
     from vidseek_training.settings import ExportSettings
@@ -89,8 +89,8 @@ def make_base(archive: Archive) -> BaseReport | None:
         archive.base / "embed", tables.cut, tables.ingest, tables.caption, archive.segment_dirs,
         index=open_backend(archive.index, settings.server), alias=BASE_ALIAS,
         # It is held against what is live now: nobody goes back to an earlier one.
-        settings=settings.model_copy(update={"keep_previous": 0, "compact_share": COMPACT_SHARE}),
-        duplicates=read_duplicates(archive.duplicates),
+        settings=settings.model_copy(update={"keep_previous": 0}),
+        duplicates=read_duplicates(archive.duplicates), fields_dir=archive.fields,
     )
     return BaseReport(
         spec.encoder_version, done.collection, done.num_points, exported,

@@ -25,11 +25,16 @@ from vidseek.reports.drift import measure_drift
 from vidseek_encoder.bundle import EncoderSpec
 from vidseek_encoder.encoder import Encoder
 from vidseek_media.errors import ConfigError, GateFailed
+from vidseek_media.fields.declared import fields_of
+from vidseek_media.fields.statement import Statement
+from vidseek_media.fields.statements import FieldTable, write_fields
+from vidseek_media.sources.ingest import read_videos
 from vidseek_media.tables import CAPTIONS, CLIPS, VIDEOS, write_table
 from vidseek_retrieval.embedding.embed_archive import Tables, embed_all
 from vidseek_retrieval.embedding.embedding_parts import PARTS_FOLDER, read_parts
 from vidseek_retrieval.index.aliases import list_collections, prune, rollback, verify
 from vidseek_retrieval.index.publish import publish
+from vidseek_retrieval.search.query import QueryInputs, SearchOptions
 
 pytestmark = pytest.mark.slow  # the base is exported by torch
 ROOT = Path(__file__).parents[3]
@@ -145,6 +150,18 @@ def test_make_base__is_the_model_without_the_adapter_over_the_same_clips(made: A
     settings = made.settings().search
     answer = open_searcher(base, settings, load_encoder(base, settings)).search_text("a bright red video")
     assert (answer.encoder_version, answer.collection) == (metadata.encoder_version, metadata.name) and answer.hits
+
+
+def test_make_base__has_the_fields_that_the_archive_declares(archive: Archive) -> None:
+    video = read_videos(archive.ingest)[0].video_id
+    said = (Statement(video, "camera", ("gate",)),)
+    write_fields(archive.fields, FieldTable(fields_of({"camera": "keyword"}), said))
+    make_base(archive)
+    base, settings = archive.seen_by("base"), archive.settings().search
+    searcher = open_searcher(base, settings, load_encoder(base, settings))
+    query = searcher.encode(QueryInputs(texts=("a bright red video",)))
+    answer = searcher.search(query, SearchOptions(limit=5, filters={"camera": "gate"}))
+    assert {(hit.video_id, hit.fields["camera"]) for hit in answer.hits} == {(video, "gate")}
 
 
 def test_make_base__leaves_what_is_live_alone(archive: Archive) -> None:
