@@ -1,5 +1,5 @@
-"""Settings of this room: the sections `general`, `ingest`, `fields`, `cut`, `frames`, `ocr` and `speech` of params.yaml,
-one record each.
+"""Settings of this room: the sections `general`, `ingest`, `fields`, `cut`, `frames`, `subtitles`, `ocr` and `speech`
+of params.yaml, one record each.
 
 A record states type, range and default of each key, once. The first sentence of a key's docstring is its comment in
 params.yaml (`vidseek.params`). Every room has its own records; those of the service are in `vidseek.settings`.

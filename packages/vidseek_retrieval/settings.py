@@ -1,4 +1,4 @@
-"""Settings of this room: the sections `embed`, `calibrate`, `publish` and `search` of params.yaml.
+"""Settings of this room: the sections `embed`, `calibrate`, `publish`, `search` and `tags` of params.yaml.
 
 No engine and no encoder is imported here, so that params can be checked in no time.
 """

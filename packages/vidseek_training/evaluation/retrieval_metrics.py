@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from vidseek_training.evaluation.metrics import (
     ndcg_at,
     paired_gain,
     ranks_of_owned,
-    summarise,
 )
 
 Matrix = NDArray[np.float32]
@@ -53,14 +52,16 @@ class Direction:
         """Return recalls, median, mean and reciprocal rank, mAP and nDCG@10; empty if there are no queries."""
         if not len(self.ranks):
             return {}
-        values = self.per_query()
-        return summarise(self.ranks) | {name: round(float(values[name].mean()), 4) for name in ("map", "ndcg10")}
+        return {
+            name: round(float(np.median(values) if name == "mdr" else values.mean()), 4)
+            for name, values in self.per_query().items()
+        }
 
     def per_query(self) -> dict[str, NDArray[np.float64]]:
         """Return each figure's value for each query, shape (n,); a figure is their mean, and `mdr` their median."""
         ranks = self.ranks.astype(np.float64)
         recalls = {f"r{k}": (self.ranks <= k).astype(np.float64) for k in (1, 5, 10)}
-        return {**recalls, "mdr": ranks, "mnr": ranks, "map": self.precision, "ndcg10": self.gain}
+        return {**recalls, "mdr": ranks, "mnr": ranks, "mrr": 1 / ranks, "map": self.precision, "ndcg10": self.gain}
 
     def gain_over(self, base: Direction, groups: Groups, *, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
         """Return each figure minus that of the base, paired by query, with its interval; lower ranks are better.
@@ -196,6 +197,6 @@ def _nothing(count: int) -> Direction:
 
 def _write(into: Direction, rows: NDArray[np.int64], found: Direction, owner: NDArray[np.int64] | None = None) -> None:
     """Put what was found for a gallery's queries into its rows."""
-    for name in ("ranks", "precision", "gain"):
-        values = getattr(found, name)
-        getattr(into, name)[rows] = values if owner is None else values[owner]
+    for each in fields(Direction):
+        values = getattr(found, each.name)
+        getattr(into, each.name)[rows] = values if owner is None else values[owner]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,7 @@ from vidseek_retrieval.index.publish import PublishReport, publish
 from vidseek_retrieval.index.qdrant.builds import BUILD_FIELDS
 from vidseek_retrieval.search.browse import facets_of
 from vidseek_retrieval.search.filters import Condition, meets, parse_filters
-from vidseek_retrieval.search.query import Answer, Query, SearchOptions
+from vidseek_retrieval.search.query import Answer, Hit, Query, SearchOptions
 from vidseek_retrieval.search.searcher import Searcher
 from vidseek_retrieval.settings import PublishSettings
 
@@ -170,7 +171,7 @@ def test_publish__an_added_field_is_by_difference_and_another_type_builds_anew(a
 
 
 def test_names__that_clips_have_are_reserved(tmp_path: Path) -> None:
-    assert {*payload_fields(), *BUILD_FIELDS} <= RESERVED
+    assert {*payload_fields(), *BUILD_FIELDS, *(each.name for each in dataclasses.fields(Hit))} <= RESERVED
     archive = Archive(tmp_path, EdgeBackend(tmp_path / "index"))
     write_fields(tmp_path / "fields", FieldTable(fields_of({"camera": "keyword"}), ()))
     content = (tmp_path / "fields" / "fields.json").read_text().replace("camera", "channel")
