@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import ssl
 import tempfile
@@ -20,10 +21,11 @@ def trust_one_authority() -> None:
     from files of their own.
     """
     system = ssl.get_default_verify_paths()
-    bundles = {certifi.where(), system.cafile, system.openssl_cafile, os.environ.get("SSL_CERT_FILE")}
+    bundles = {certifi.where(), system.cafile, system.openssl_cafile, os.environ.get("SSL_CERT_FILE")} - {None}
     file = tempfile.NamedTemporaryFile("w", prefix="authority-", suffix=".pem")  # noqa: SIM115 - it is there until the process ends
     file.write(certifi.contents().partition(_END)[0] + _END)
     file.flush()
+    atexit.register(file.close)
     os.environ["SSL_CERT_FILE"] = file.name
     load = ssl.SSLContext.load_verify_locations
 

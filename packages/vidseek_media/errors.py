@@ -50,6 +50,14 @@ class VidseekError(Exception):
     def __str__(self) -> str:
         return f"{self.message}. {self.remedy}" if self.remedy else self.message
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _again, (type(self), self.args), vars(self)  # not by `__init__`, which may want more than the message
+
+
+def _again(kind: type[VidseekError], args: tuple[object, ...]) -> VidseekError:
+    """An error that another process raised, without what it says: pickle sets that."""
+    return kind.__new__(kind, *args)
+
 
 class InputRejected(VidseekError):
     """One input cannot be used; the others can."""

@@ -16,6 +16,8 @@ from vidseek_media.decoding.pictures import TooManyPixels
 from vidseek_media.decoding.workers import WorkerLost
 from vidseek_media.errors import ConfigError, InputRejected, VidseekError, foreign
 from vidseek_media.records import UNNAMED
+from vidseek_media.settings import Fault, SettingsRefused
+from vidseek_media.sources.youtube.failures import Cause, SiteStopped
 
 pytestmark = pytest.mark.usefixtures("syntax_trees")
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,6 +136,7 @@ def test_error__has_the_code_that_it_is_given_or_its_class_has() -> None:
 
 @pytest.mark.parametrize("error", [
     InputRejected("m", code="c", remedy="r"), WorkerLost("m", fault="killed", was_fresh=True),
+    SettingsRefused("m", remedy="r", faults=(Fault("place.key", "unknown", "t"),)), SiteStopped("m", cause=Cause.BLOCKED, remedy="r"),
 ])
 def test_error__is_the_same_from_another_process(error: VidseekError) -> None:
     again = pickle.loads(pickle.dumps(error))

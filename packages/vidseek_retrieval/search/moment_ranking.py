@@ -131,7 +131,8 @@ class MomentRanking:
         self, opened: Collection, vector: NDArray[np.float32], conditions: Sequence[Condition], like: Sequence[Point],
         options: SearchOptions, calibration: Calibration | None, using: Dense = VIDEO_VECTOR,
     ) -> Nearest:
-        margin = self.settings.margin(self.live.spread_of(opened, using))
+        spread = self.live.spread_of(opened, using) if self.settings.merge_margin is None else 0.0  # it may cost a sample
+        margin = self.settings.margin(spread)
         return Nearest(opened, vector, margin, using, conditions, like, _num_least(options, calibration))
 
 

@@ -113,7 +113,7 @@ def test_gain_over__is_of_every_figure_both_ways_and_paired() -> None:
     good, bad = judge(Vectors(clips, texts, texts), rows), judge(Vectors(clips, E[[1, 0, 1, 0]], texts), rows)
     gain = good.gain_over(bad, rows, "default", np.array(["v", "v", "w", "x"]), resamples=200, seed=0)
     figures = [each.figures(rows)["default"] for each in (good, bad)]
-    names = {"r1", "r5", "r10", "mdr", "mnr", "map", "ndcg10"}
+    names = {"r1", "r5", "r10", "mdr", "mnr", "mrr", "map", "ndcg10"}
     assert set(gain) == names | {f"video_to_text_{name}" for name in names}
     for name, interval in gain.items():
         assert interval["value"] == pytest.approx(figures[0][name] - figures[1][name], abs=2e-4), name
