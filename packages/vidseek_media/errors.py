@@ -18,9 +18,10 @@ code in its body. `category` is the coarser name, the `code` of HTTP answers.
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class VidseekError(Exception):
@@ -50,13 +51,9 @@ class VidseekError(Exception):
     def __str__(self) -> str:
         return f"{self.message}. {self.remedy}" if self.remedy else self.message
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return _again, (type(self), self.args), vars(self)  # not by `__init__`, which may want more than the message
-
-
-def _again(kind: type[VidseekError], args: tuple[object, ...]) -> VidseekError:
-    """An error that another process raised, without what it says: pickle sets that."""
-    return kind.__new__(kind, *args)
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not by `__init__`, which may want more than the message; and by nothing that workers' answers may not name.
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
 
 
 class InputRejected(VidseekError):

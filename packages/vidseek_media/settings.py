@@ -125,8 +125,12 @@ class Section(BaseModel, metaclass=_SectionType):
 
 
 def faults_of(error: ValidationError, place: str) -> Iterator[Fault]:
-    """Yield what pydantic found, each with its key from `place` on."""
-    for each in error.errors():
+    """Yield what pydantic found, each with its key from `place` on; of a list, its entries that are wrong alone."""
+    found = error.errors()
+    within = {each["loc"][:length] for each in found for length in range(len(each["loc"]))}
+    for each in found:
+        if each["loc"] in within:
+            continue  # pydantic counts no wrong entry, and then finds too few
         key = ".".join([*([place] if place else []), *(str(part) for part in each["loc"])])
         if each["type"] == "extra_forbidden":
             yield Fault(key, "unknown", f"{key} is no key that we know")
