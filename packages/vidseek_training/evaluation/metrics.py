@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -115,11 +115,27 @@ def summarise(ranks: Ranks) -> dict[str, float]:
         >>> summarise(np.array([1, 2, 1, 8]))
         {'r1': 0.5, 'r5': 0.75, 'r10': 1.0, 'mdr': 1.5, 'mnr': 3.0, 'mrr': 0.6562}
     """
-    if not len(ranks):
-        return {}
-    figures = {f"r{k}": recall_at(ranks, k) for k in (1, 5, 10)}
-    figures |= {"mdr": float(np.median(ranks)), "mnr": float(ranks.mean()), "mrr": float((1 / ranks).mean())}
-    return {name: round(value, 4) for name, value in figures.items()}
+    return figures_of(rank_values(ranks))
+
+
+def rank_values(ranks: Ranks) -> dict[str, NDArray[np.float64]]:
+    """Return the value of each figure of ranks for each query, shape (n,).
+
+    Args:
+        ranks: Shape (n,), from 1.
+    """
+    own = ranks.astype(np.float64)
+    return {**{f"r{k}": (ranks <= k).astype(np.float64) for k in (1, 5, 10)}, "mdr": own, "mnr": own, "mrr": 1 / own}
+
+
+def figures_of(values: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
+    """Return each figure of its values for each query: their median for `mdr`, else their mean, rounded to four digits.
+
+    Args:
+        values: By name of the figure, each of shape (n,). Where n is 0 there are no figures.
+    """
+    middles = {name: np.median(each) if name == "mdr" else each.mean() for name, each in values.items() if len(each)}
+    return {name: round(float(middle), 4) for name, middle in middles.items()}
 
 
 def paired_gain(

@@ -13,8 +13,10 @@ from vidseek_training.evaluation.metrics import (
     Groups,
     Ranks,
     average_precision,
+    figures_of,
     ndcg_at,
     paired_gain,
+    rank_values,
     ranks_of_owned,
 )
 
@@ -50,18 +52,11 @@ class Direction:
 
     def figures(self) -> dict[str, float]:
         """Return recalls, median, mean and reciprocal rank, mAP and nDCG@10; empty if there are no queries."""
-        if not len(self.ranks):
-            return {}
-        return {
-            name: round(float(np.median(values) if name == "mdr" else values.mean()), 4)
-            for name, values in self.per_query().items()
-        }
+        return figures_of(self.per_query())
 
     def per_query(self) -> dict[str, NDArray[np.float64]]:
-        """Return each figure's value for each query, shape (n,); a figure is their mean, and `mdr` their median."""
-        ranks = self.ranks.astype(np.float64)
-        recalls = {f"r{k}": (self.ranks <= k).astype(np.float64) for k in (1, 5, 10)}
-        return {**recalls, "mdr": ranks, "mnr": ranks, "mrr": 1 / ranks, "map": self.precision, "ndcg10": self.gain}
+        """Return each figure's value for each query, shape (n,); `figures_of` makes the figures of them."""
+        return {**rank_values(self.ranks), "map": self.precision, "ndcg10": self.gain}
 
     def gain_over(self, base: Direction, groups: Groups, *, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
         """Return each figure minus that of the base, paired by query, with its interval; lower ranks are better.
