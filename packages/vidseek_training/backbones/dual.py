@@ -262,7 +262,7 @@ def _found(config: str) -> Called:
     with foreign(
         ConfigError, f"model_type {kind!r}: its towers do not take token ids and {tower} pixels alone",
         code="backbone-not-two-towers", remedy="docs/backbones.md lists what is read",
-        errors=(TypeError, ValueError, AttributeError, RuntimeError, NotImplementedError),
+        errors=(TypeError, ValueError, AttributeError, RuntimeError),
     ), FakeTensorMode(allow_non_fake_inputs=True), torch.device("meta"):
         # Of shapes alone. On `meta` by itself transformers would look at the values of a mask.
         ids, mask = torch.zeros(2, 4, dtype=torch.int64), torch.ones(2, 4, dtype=torch.int64)
