@@ -31,13 +31,14 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## This list
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
+# The pip that comes with Python 3.11 takes five minutes more to resolve what is pinned.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python $(WANTED) with venv is here ($$(python3 --version 2>&1)): install one, or say \
 	make PYTHON=/path/to/python"; exit 1; }
 	@"$(PYTHON)" -c '$(IS_WANTED)' 2> /dev/null || { echo "$(PYTHON) is $$("$(PYTHON)" --version 2>&1), or has no venv: wanted \
 	Python $(WANTED)"; exit 1; }
-	@echo "Installing the pinned versions into $(VENV) with $$($(PYTHON) --version): two to four minutes, once"
-	$(PYTHON) -m venv $(VENV)
+	@echo "Installing the pinned versions into $(VENV) with $$($(PYTHON) --version): one to four minutes, once"
+	$(PYTHON) -m venv --upgrade-deps $(VENV)
 	$(BIN)/pip install --disable-pip-version-check --quiet --no-compile --progress-bar on -c constraints.txt $(TORCH_CPU) -e '.[$(EXTRAS)]'
 	@touch $@
 
@@ -199,7 +200,7 @@ bento: setup ## Pack the service with models/encoder into a bento (after make de
 	$(BIN)/bentoml build -f serving/bentofile.yaml
 
 .vidseek/bento-env/.installed: serving/requirements.txt constraints.txt
-	rm -rf .vidseek/bento-env && $(PYTHON) -m venv .vidseek/bento-env
+	rm -rf .vidseek/bento-env && $(PYTHON) -m venv --upgrade-deps .vidseek/bento-env
 	.vidseek/bento-env/bin/pip install --disable-pip-version-check --quiet -c constraints.txt -r serving/requirements.txt
 	@touch $@
 
