@@ -122,6 +122,16 @@ def test_tags__what_people_say_comes_after_prompts(archive: Archive) -> None:
     assert archive.fields() == {}
 
 
+def test_tags__leave_the_archive_the_same(archive: Archive) -> None:
+    contents = []
+    for prompts in ({"warm": "red"}, {}):  # the model before it was taught has no calibration, and so no tags
+        archive.publish(prompts)
+        live = archive.backend.open(archive.backend.aliases()["clips"].collection)
+        contents.append(live.metadata.content)
+        live.close()
+    assert contents[0] == contents[1] != ""
+
+
 @pytest.mark.parametrize("archive", ["server"], indirect=True)
 def test_tags__a_change_of_prompts_writes_what_it_concerns_and_embeds_only_new_texts(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
