@@ -91,13 +91,21 @@ def _different(ranked: Sequence[RankedClip]) -> list[RankedClip]:
 
 
 def _rival(place: int, texts: Sequence[RankedClip]) -> float:
-    """Return the best score of another text: not one of the same video at the same time."""
+    """Return the best score of another text: not one of the same video at the same time, nor of one that shows the same."""
     clip = texts[place]
     return next((
-        each.score for other, each in enumerate(texts) if other != place and not (
-            each.video_id == clip.video_id and each.start_ms <= clip.end_ms and clip.start_ms <= each.end_ms
-        )
+        each.score for other, each in enumerate(texts)
+        if other != place and not _is_same_moment(clip, each) and not _is_duplicate(clip, each)
     ), 0.0)
+
+
+def _is_same_moment(one: RankedClip, other: RankedClip) -> bool:
+    return one.video_id == other.video_id and other.start_ms <= one.end_ms and one.start_ms <= other.end_ms
+
+
+def _is_duplicate(one: RankedClip, other: RankedClip) -> bool:
+    """Return whether two clips are of different videos of which it was decided that they show the same."""
+    return one.video_id != other.video_id and (one.duplicate_of or one.video_id) == (other.duplicate_of or other.video_id)
 
 
 def _shared(

@@ -43,6 +43,22 @@ def test_odds__left_out_texts_are_not_there() -> None:
     assert "c0" not in table.odds(TEXTS[0]) and table.odds("bandana") == {}
 
 
+def test_odds__a_duplicate_takes_nothing_from_its_original() -> None:
+    copies = [CLIPS[0]._replace(clip_id=f"copy{number}", video_id=f"copy{number}", duplicate_of="v0") for number in range(2)]
+    texts = {f"c{number}": text for number, text in enumerate(TEXTS)} | {each.clip_id: TEXTS[0] for each in copies}
+    table = TableWords.of([*CLIPS, *copies], texts, WordEncoder())
+    undecided = TableWords.of([*CLIPS, *(each._replace(duplicate_of="") for each in copies)], texts, WordEncoder())
+    beside, unknown = (each.odds("retriever bandana")["c0"] for each in (table, undecided))
+    assert beside == table.odds("retriever bandana")["copy0"] > 10 > 1 > unknown
+
+
+def test_odds__another_moment_of_the_original_is_another_text() -> None:
+    later = CLIPS[0]._replace(clip_id="later", start_ms=60_000, end_ms=63_000)
+    texts = {f"c{number}": text for number, text in enumerate(TEXTS)} | {"later": "a bandana lies in the grass"}
+    odds = TableWords.of([*CLIPS, later], texts, WordEncoder()).odds("bandana")
+    assert odds["c0"] < TABLE.odds("bandana")["c0"]
+
+
 def test_odds_of__grows_with_lead_and_coverage() -> None:
     assert odds_of(0.5, 0.5, 0.5) > odds_of(0.1, 0.5, 0.5) > odds_of(-0.5, 0.5, 0.5)
     assert odds_of(0.3, 1.0, 1.0) > odds_of(0.3, 0.8, 0.8) > odds_of(0.3, 0.2, 0.8)
