@@ -148,8 +148,11 @@ def doctor(
                 printing.say_wrapped(f"{one.name}: {one.found}", mark=f"  {one.state:<8}")
                 if one.remedy:
                     printing.say_wrapped(one.remedy, mark="          → ")
-        printing.say("All that a search needs is there." if diagnosis.is_well
-                     else "Something that is needed is missing: see the lines marked error.")
+        printing.say(
+            "All that a search needs is there." if diagnosis.is_searchable
+            else "What has to be installed is there. Nothing can be searched here yet: see the lines marked missing."
+            if diagnosis.is_well else "Something that is needed is missing: see the lines marked error."
+        )
     if not diagnosis.is_well:
         raise typer.Exit(ConfigError.exit_code)
 

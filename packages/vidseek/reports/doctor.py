@@ -31,6 +31,8 @@ from vidseek_media.urls import bare_url
 
 NEEDED = ("base", "index")
 """Extras without which no search is possible; of cpu and gpu it is one."""
+SEARCHED = BUNDLE, INDEX = "encoder bundle", "index"
+"""What a search reads, made by a run."""
 FLAVOURS = ("cpu", "gpu", "onnx-cpu", "onnx-gpu")
 """Extras of which a machine has one of each kind."""
 DEVELOPERS = ("dev", "docs", "chart", "bench")
@@ -59,6 +61,12 @@ class Diagnosis:
     def is_well(self) -> bool:
         """Whether nothing that is needed is missing or broken. A pipeline that has not run yet is no illness."""
         return not any(finding.state == "error" for finding in self.findings)
+
+    @property
+    def is_searchable(self) -> bool:
+        """Whether the archive has what a search reads: an encoder bundle, and an index that is published."""
+        there = {finding.name for finding in self.findings if finding.group == "pipeline" and finding.state == "ok"}
+        return self.is_well and there.issuperset(SEARCHED)
 
     def summary(self) -> list[Finding]:
         """Return the findings for a person: of an extra, all packages that are right, and all that lack, are a line each."""
@@ -265,7 +273,7 @@ def _pipeline(archive: Archive) -> Iterable[Finding]:
     yield from _backbone(archive)
     yield from _frames(archive)
     bundle = _read(archive.bundle / "encoder.json", "encoder_version")
-    yield _made("encoder bundle", bundle, f"encoder_version {bundle}")
+    yield _made(BUNDLE, bundle, f"encoder_version {bundle}")
     collection = _read(archive.index / "aliases.json", ALIAS, "collection")
     yield from _index(archive, collection)
     if bundle and collection:
@@ -339,11 +347,11 @@ def _index(archive: Archive, collection: str | None) -> Iterable[Finding]:
 
     stored = sorted(path.parent.name for path in archive.index.glob("clips-*/collection.json"))
     if collection in stored or not (stored or collection):
-        yield _made("index", collection, f"{ALIAS} → {collection}")
+        yield _made(INDEX, collection, f"{ALIAS} → {collection}")
     elif collection is None:
-        yield Finding("pipeline", "index", "error", f"no alias {ALIAS} names any of {', '.join(stored)}", USE_REMEDY)
+        yield Finding("pipeline", INDEX, "error", f"no alias {ALIAS} names any of {', '.join(stored)}", USE_REMEDY)
     else:
-        yield Finding("pipeline", "index", "error", f"{ALIAS} → {collection}, which is not there", USE_REMEDY)
+        yield Finding("pipeline", INDEX, "error", f"{ALIAS} → {collection}, which is not there", USE_REMEDY)
 
 
 def _made(name: str, thing: str | None, found: str) -> Finding:

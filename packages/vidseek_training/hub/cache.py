@@ -82,4 +82,4 @@ def _cache() -> Path:
 
 
 def _fetch(name: HubName) -> str:
-    return f"Fetch it where there is a network: `make hub MODEL={name}`, or `vidseek backbone fetch {name}`"
+    return f"Fetch it where there is a network: `vidseek backbone fetch {name}`; in a checkout, `make hub MODEL={name}`"

@@ -304,7 +304,8 @@ def offline(name: str) -> HubOffline:
     """HF_HUB_OFFLINE is set."""
     return HubOffline(
         f"{name} was to be fetched, and HF_HUB_OFFLINE=1 forbids the network",
-        remedy=f"Where there is a network: `make hub MODEL={name}`, or `HF_HUB_OFFLINE=0 vidseek backbone fetch {name}`",
+        remedy=f"Where there is a network: `HF_HUB_OFFLINE=0 vidseek backbone fetch {name}`; in a checkout, "
+               f"`make hub MODEL={name}`",
     )
 
 

@@ -84,8 +84,10 @@ def test_examine__exactly_one_flavour_of_onnxruntime(
 
 
 def test_examine__says_whether_the_pipeline_has_run(archive: Archive) -> None:
-    before = by_name(examine(archive))
+    diagnosis = examine(archive)
+    before = by_name(diagnosis)
     assert (before["encoder bundle"].state, before["index"].state) == ("missing", "missing")
+    assert not diagnosis.is_searchable
     collection = archive.index / "clips-abc-1"
     for path, content in (
         (archive.bundle / "encoder.json", {"encoder_version": "abc"}),
@@ -94,8 +96,10 @@ def test_examine__says_whether_the_pipeline_has_run(archive: Archive) -> None:
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content))
-    after = by_name(examine(archive))
+    diagnosis = examine(archive)
+    after = by_name(diagnosis)
     assert after["index"].found == "clips → clips-abc-1"
+    assert diagnosis.is_well and diagnosis.is_searchable
     assert after["versions agree"].state == "ok"
     (collection / "collection.json").write_text('{"encoder_version": "def"}')
     assert by_name(examine(archive))["versions agree"].state == "error"
