@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,10 +97,8 @@ def test_examine__says_whether_the_pipeline_has_run(archive: Archive) -> None:
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content))
-    diagnosis = examine(archive)
-    after = by_name(diagnosis)
+    after = by_name(examine(archive))
     assert after["index"].found == "clips → clips-abc-1"
-    assert diagnosis.is_well and diagnosis.is_searchable
     assert after["versions agree"].state == "ok"
     (collection / "collection.json").write_text('{"encoder_version": "def"}')
     assert by_name(examine(archive))["versions agree"].state == "error"
@@ -127,6 +126,14 @@ def test_examine__a_backbone_of_the_hub_is_fetched_and_pinned(
 def test_examine__wrong_params_are_an_error(archive: Archive) -> None:
     archive.params.write_text("search: {nonsense: 1}")
     assert by_name(examine(archive))["params.yaml"].state == "error"
+
+
+def test_is_searchable__wants_bundle_and_index_and_no_error() -> None:
+    bundle, index = (Finding("pipeline", name, "ok", "") for name in ("encoder bundle", "index"))
+    broken = Finding("python", "av", "error", "")
+    assert Diagnosis((bundle, index)).is_searchable
+    for other in ((bundle,), (bundle, replace(index, state="missing")), (bundle, index, broken)):
+        assert not Diagnosis(other).is_searchable
 
 
 def test_summary__right_packages_are_one_line_and_wrong_ones_their_own() -> None:
