@@ -344,7 +344,11 @@ def _frames(archive: Archive) -> Iterable[Finding]:
 def _index(archive: Archive, collection: str | None) -> Iterable[Finding]:
     """Check the embedded index; a server is not asked."""
     from vidseek_retrieval.index.backend import USE_REMEDY
+    from vidseek_retrieval.index.open_backend import URL_VARIABLE
 
+    if (url := os.environ.get(URL_VARIABLE)) and not archive.index.exists():
+        yield Finding("pipeline", INDEX, "ok", f"on {bare_url(url)}, which was not asked")
+        return
     stored = sorted(path.parent.name for path in archive.index.glob("clips-*/collection.json"))
     if collection in stored or not (stored or collection):
         yield _made(INDEX, collection, f"{ALIAS} → {collection}")

@@ -128,6 +128,14 @@ def test_examine__wrong_params_are_an_error(archive: Archive) -> None:
     assert by_name(examine(archive))["params.yaml"].state == "error"
 
 
+def test_examine__an_index_on_a_server_is_not_said_to_be_missing(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QDRANT_URL", "http://someone:secret@index:6333")
+    found = by_name(examine(archive))["index"]
+    assert found.state == "ok" and "index:6333" in found.found and "secret" not in found.found
+
+
 def test_is_searchable__wants_bundle_and_index_and_no_error() -> None:
     bundle, index = (Finding("pipeline", name, "ok", "") for name in ("encoder bundle", "index"))
     broken = Finding("python", "av", "error", "")
